@@ -1,0 +1,116 @@
+"""What plugs into what. No code: a class takes part by having these members and passing `poa.conformance`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from poa.records import Corpus, Record
+from poa.scores import Scores
+from poa.steplog import StepLog
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    Batch: TypeAlias = Mapping[str, Tensor]
+
+
+class Task(Protocol):
+    """How a kind of model is trained and asked. Losses are *sums* over supervised tokens, in nats."""
+
+    @property
+    def name(self) -> str: ...
+
+    def batch(self, records: Sequence[Record], whole: bool = True) -> Batch:
+        """Padded tensors for some records.
+
+        A record longer than the model's context raises `PoaError` (queries: `whole=True`) or is cut where training
+        cut it (`whole=False`, for manifest records).
+        """
+        ...
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """[B] training loss per example (nats, summed over supervised tokens)."""
+        ...
+
+    def measurement(self, model: nn.Module, batch: Batch) -> Tensor:
+        """[B] what attribution explains, larger = better: total log-probability of the response, or log-odds."""
+        ...
+
+    def hidden(self, model: nn.Module, batch: Batch) -> Tensor:
+        """[B, d] last hidden state, mean over valid tokens (pads never count)."""
+        ...
+
+    def tracked(self, model: nn.Module) -> dict[str, nn.Module]:
+        """The modules whose trainable parameters attribution may read, by name, in a fixed order."""
+        ...
+
+    def tokens(self, record: Record) -> list[int]:
+        """Token ids of the record's `text`; raises `Unsupported` where a record is not a token sequence."""
+        ...
+
+
+class TrainingRun(Protocol):
+    """Manifest + recipe + checkpoints + step log: what was trained, on what, in which order."""
+
+    @property
+    def corpus(self) -> Corpus:
+        """The manifest: exactly the records trained on, in manifest order."""
+        ...
+
+    @property
+    def groups(self) -> Mapping[str, tuple[str, ...]]:
+        """Labels per manifest record: "contributor", "datanet", "cluster", "payee"."""
+        ...
+
+    @property
+    def task(self) -> Task: ...
+
+    @property
+    def steps(self) -> StepLog: ...
+
+    @property
+    def checkpoints(self) -> tuple[int, ...]:
+        """Step counts after which weights were kept, ascending; the last one is the final model."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of manifest, recipe and results: the identity that indexes and receipts name."""
+        ...
+
+    @property
+    def cache(self) -> Path:
+        """A folder for what can be recomputed from this run (gradients, indexes), each entry named by digest."""
+        ...
+
+    def model(self, checkpoint: int = -1) -> nn.Module:
+        """A fresh model in eval mode with the weights of `checkpoints[checkpoint]`; the caller may change it."""
+        ...
+
+    def base(self) -> nn.Module:
+        """The model before tuning, in eval mode."""
+        ...
+
+
+class Index(Protocol):
+    """What a method prepared from one run: immutable, saveable, everything needed at query time and nothing else."""
+
+    @property
+    def run_digest(self) -> str: ...
+
+    def attribute(self, queries: Corpus) -> Scores: ...
+
+
+class Attributor(Protocol):
+    """A method: a frozen dataclass whose fields are its hyper-parameters and whose repr is its identity."""
+
+    def fit(self, run: TrainingRun) -> Index: ...
+
+
+if TYPE_CHECKING:
+    # A projection maps per-example gradients [n, p] to features [n, k]; a preconditioner, fitted on training
+    # features, maps query features [n, k] to preconditioned query features [n, k].
+    Projection: TypeAlias = Callable[[Tensor], Tensor]
+    Preconditioner: TypeAlias = Callable[[Tensor], Tensor]
