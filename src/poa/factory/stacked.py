@@ -1,0 +1,109 @@
+"""Many LoRA fine-tunes of one frozen base trained at once: stacked factors, one batch order, weights per model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from poa.factory import adapters
+from poa.factory.bases import Base
+from poa.factory.causal import CausalLM
+from poa.factory.recipe import LoRARecipe
+from poa.factory.schedule import schedule
+from poa.progress import track
+from poa.records import Corpus
+
+
+class StackedLoRA(nn.Module):
+    """A frozen linear layer plus M adapters: rows [m*B, (m+1)*B) of the input go through adapter m.
+
+    A: [M, d_in, r], B: [M, r, d_out]; the layout of bmm, transposed against PEFT's.
+    """
+
+    def __init__(self, frozen: nn.Module, a: Tensor, b: Tensor, scale: float) -> None:
+        super().__init__()
+        self.frozen = frozen
+        self.a = nn.Parameter(a)
+        self.b = nn.Parameter(b)
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        models = self.a.shape[0]
+        rows = x.reshape(models, -1, x.shape[-1])
+        update = torch.bmm(torch.bmm(rows, self.a), self.b) * self.scale
+        return self.frozen(x) + update.view(*x.shape[:-1], -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """M models that share `network`'s frozen base."""
+
+    network: Any
+    models: int
+
+    def token_log_probabilities(self, task: CausalLM, batch: Any) -> Tensor:
+        """[M, B, T-1]: every model reads the same batch."""
+        copies = {name: value.repeat(self.models, 1) for name, value in batch.items()}
+        out = task.token_log_probabilities(self.network, copies)
+        return out.view(self.models, -1, out.shape[-1])
+
+
+def new_stack(parent: Base, recipe: LoRARecipe, models: int) -> Stack:
+    """M copies of the adapter that `attach` draws for `recipe.seed`."""
+    template = adapters.attach(parent.model(), recipe)
+    starts = {
+        name: (module.lora_A["default"].weight.detach(), module.lora_B["default"].weight.detach(), module)
+        for name, module in template.named_modules()
+        if "lora_A" in dict(module.named_children())
+    }
+    network = parent.model()
+    network.requires_grad_(False)
+    for name, (a, b, wrapped) in starts.items():
+        path = name.removeprefix("base_model.model.")
+        owner, _, leaf = path.rpartition(".")
+        stacked = StackedLoRA(
+            network.get_submodule(path),
+            a.T.repeat(models, 1, 1).contiguous(),
+            b.T.repeat(models, 1, 1).contiguous(),
+            float(wrapped.scaling["default"]),
+        )
+        setattr(network.get_submodule(owner), leaf, stacked)
+    return Stack(network.eval(), models)
+
+
+def train_stack(corpus: Corpus, recipe: LoRARecipe, parent: Base, weights: Tensor) -> Stack:
+    """Train M = weights.shape[0] models with record weights [M, N] (0 removes a record, *masked* removal).
+
+    Same start, order, rates and denominators for all models and for the run that they stand for, so a row of ones
+    repeats `finetune`. AdamW is element-wise, hence independent per model; the recipe has no gradient clipping.
+    """
+    task = parent.task()
+    lengths = [int(task.supervised(task.batch([record], whole=False))) for record in corpus]
+    plan = schedule(lengths, recipe)
+    stack = new_stack(parent, recipe, weights.shape[0])
+    trained = [p for p in stack.network.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=recipe.rate, betas=recipe.betas, weight_decay=0.0)
+    for step in track(range(plan.steps), f"retrain {stack.models} models", plan.steps):
+        places = [int(i) for i in plan.records[step] if i >= 0]
+        batch = task.batch([corpus[i] for i in places], whole=False)
+        for group in optimizer.param_groups:
+            group["lr"] = float(plan.rate[step])
+        losses = -stack.token_log_probabilities(task, batch).sum(2)
+        loss = (losses * weights[:, places]).sum() / float(plan.denominator[step])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return stack
+
+
+@torch.no_grad()
+def measure_stack(stack: Stack, task: CausalLM, queries: Corpus) -> Tensor:
+    """[M, Q] measurements (total log-probability of each query's response, nats)."""
+    columns = [
+        stack.token_log_probabilities(task, task.batch([query])).to(torch.float64).sum(2)[:, 0]
+        for query in track(queries, "measure", len(queries))
+    ]
+    return torch.stack(columns, 1)

@@ -1,0 +1,65 @@
+"""Damped inverse curvature in float64, through the N x N Gram matrix of the training rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import cho_factor, cho_solve
+
+from poa.errors import Unsupported
+
+Matrix = npt.NDArray[np.floating[Any]]
+Matrix64 = npt.NDArray[np.float64]
+
+
+def gram(rows: Matrix, width: int = 8192) -> Matrix64:
+    """rows @ rows.T in float64, over column blocks in fixed order (memory: N x width)."""
+    out = np.zeros((len(rows), len(rows)))
+    for start in range(0, rows.shape[1], width):
+        part = np.asarray(rows[:, start : start + width], np.float64)
+        out += part @ part.T
+    return out
+
+
+def mean_eigenvalue(kernel: Matrix64) -> float:
+    """Mean non-zero eigenvalue of the empirical Fisher U^T U / N of N rows whose Gram matrix is `kernel`.
+
+    The matrix has at most N non-zero eigenvalues; averaging over p instead would let the damping vanish as the model
+    grows while the spectrum stays where it is.
+    """
+    return float(np.trace(kernel)) / len(kernel) ** 2
+
+
+def damped_fisher_map(rows: Matrix, damping: float) -> tuple[Matrix64, float, float]:
+    """T with T v = U (U^T U / N + lambda I)^-1 v / N for every v, lambda = damping x mean eigenvalue.
+
+    By the push-through identity T = (U U^T + N lambda I)^-1 U: exact, N^3 instead of p^3. Returns T [N, p], lambda,
+    and the relative residual of the solve on the rows themselves.
+    """
+    kernel = gram(rows)
+    scale = mean_eigenvalue(kernel)
+    if scale == 0.0:
+        raise Unsupported("all training gradients are zero: there is nothing to attribute to")
+    lam = damping * scale
+    shifted = kernel + len(rows) * lam * np.eye(len(rows))
+    wide = np.asarray(rows, np.float64)
+    solved = cho_solve(cho_factor(shifted), wide)
+    residual = float(np.linalg.norm(shifted @ solved - wide) / np.linalg.norm(wide))
+    return solved, lam, residual
+
+
+def datainf_map(rows: Matrix, damping: float) -> Matrix64:
+    """DataInf for one layer: U/lambda - K D U/(lambda N), D = diag(1/(lambda + |g_i|^2)).
+
+    Kwon et al. 2023, arXiv 2310.00902, eq. 5: the mean of inverses in place of the inverse of the mean, with
+    lambda = damping x mean |g_i|^2.
+    """
+    wide = np.asarray(rows, np.float64)
+    kernel = gram(rows)
+    squares = np.diag(kernel)
+    lam = damping * float(squares.mean())
+    if lam == 0.0:
+        return np.zeros_like(wide)
+    return (wide - kernel @ (wide / (lam + squares)[:, None]) / len(wide)) / lam

@@ -1,0 +1,75 @@
+"""Two-sided random projection of each layer's gradient (LoGra): P_out^T G P_in, never a d_out x d_in random matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from poa.gradients.capture import Block
+    from poa.gradients.store import Gradients
+
+Matrix = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class TwoSided:
+    """Gaussian factors of at most `width` columns a side, drawn per (seed, layer name, side).
+
+    A side that is already as narrow as `width` is kept as it is, so full width equals no projection. Entries have
+    variance 1/width: dot products are unbiased. Choe et al. 2024 (LoGra), arXiv 2405.13954, section 3.
+    """
+
+    width: int
+    seed: int = 0
+
+    def factor(self, name: str, side: str, size: int) -> Matrix | None:
+        """[size, width] factor, or None where the side stays whole."""
+        if size <= self.width:
+            return None
+        word = sha256(f"poa/two-sided/1\n{self.seed}\n{name}\n{side}".encode()).digest()[:8]
+        generator = np.random.Generator(np.random.Philox(int.from_bytes(word, "little")))
+        return generator.standard_normal((size, self.width)) / np.sqrt(self.width)
+
+    def apply(self, rows: Gradients) -> Matrix:
+        """[n, k] projected rows, layers in order."""
+        parts: list[Matrix] = []
+        for block in rows.blocks:
+            cube = rows.block(block).reshape(-1, *block.shape)
+            left = self.factor(block.name, "out", block.shape[0])
+            right = self.factor(block.name, "in", block.shape[1])
+            # One example at a time: a row's bytes must not depend on how many rows share the product.
+            width = (self.width if left is not None else block.shape[0]) * (
+                self.width if right is not None else block.shape[1]
+            )
+            part = np.zeros((len(cube), width))
+            for row, one in zip(part, cube, strict=True):
+                row[:] = _project(one, left, right).ravel()
+            parts.append(part)
+        return np.concatenate(parts, 1).astype(rows.values.dtype)
+
+    def lift(self, features: Matrix, blocks: Sequence[Block]) -> Matrix:
+        """[p] the direction whose dot product with a gradient equals that of `features` [k] with its projection."""
+        parts: list[Matrix] = []
+        start = 0
+        for block in blocks:
+            left = self.factor(block.name, "out", block.shape[0])
+            right = self.factor(block.name, "in", block.shape[1])
+            shape = tuple(self.width if f is not None else n for f, n in zip((left, right), block.shape, strict=True))
+            core = np.asarray(features[start : start + shape[0] * shape[1]]).reshape(shape)
+            start += shape[0] * shape[1]
+            wide = core if left is None else left @ core
+            parts.append((wide if right is None else wide @ right.T).ravel())
+        return np.concatenate(parts)
+
+
+def _project(gradient: Matrix, left: Matrix | None, right: Matrix | None) -> Matrix:
+    if right is not None:
+        gradient = gradient @ right
+    return gradient if left is None else left.T @ gradient

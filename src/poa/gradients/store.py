@@ -1,0 +1,71 @@
+"""Gradient rows of a run on disk: computed once per (run, checkpoint, records, side), checked when read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from poa.digests import file_digest, plain_digest
+from poa.errors import Corrupt
+from poa.files import atomic_folder
+from poa.gradients.capture import Block, example_gradients, layout
+from poa.progress import track
+
+if TYPE_CHECKING:
+    from poa.protocols import TrainingRun
+    from poa.records import Corpus
+
+VERSION = 1
+Rows = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """values[n, p] (memory-mapped), and where each layer's columns are."""
+
+    values: Rows
+    blocks: tuple[Block, ...]
+
+    def block(self, block: Block) -> npt.NDArray[np.float64]:
+        """Columns of one layer in float64, for curvature."""
+        return np.asarray(self.values[:, block.start : block.stop], np.float64)
+
+
+def gradients(run: TrainingRun, checkpoint: int, records: Corpus, side: str) -> Gradients:
+    """Rows for `records` at `run.checkpoints[checkpoint]`; see `example_gradients` for side and sign.
+
+    Records go through the model one at a time and unpadded, so a row's bytes depend on nothing but the record and
+    the weights: not on order, batch size or neighbours.
+    """
+    step = run.checkpoints[checkpoint]
+    ids = [[record.id, record.digest] for record in records]
+    key = plain_digest([VERSION, run.digest, step, side, ids, torch.get_num_threads()])[:24]
+    folder = run.cache / "gradients" / key
+    if not (folder / "manifest.json").is_file():
+        model = run.model(checkpoint)
+        blocks = layout(run.task.tracked(model))
+        with atomic_folder(folder) as work:
+            values = _filled(run, model, records, side, blocks[-1].stop)
+            np.save(work / "rows.npy", values)
+            note = {
+                "blocks": [[b.name, b.start, b.stop, list(b.shape)] for b in blocks],
+                "rows": file_digest(work / "rows.npy"),
+            }
+            (work / "manifest.json").write_text(json.dumps(note))
+    note = json.loads((folder / "manifest.json").read_text())
+    if file_digest(folder / "rows.npy") != note["rows"]:
+        raise Corrupt(f"{folder}/rows.npy does not have the digest that its manifest promises; delete the folder")
+    blocks = tuple(Block(name, start, stop, (shape[0], shape[1])) for name, start, stop, shape in note["blocks"])
+    return Gradients(np.load(folder / "rows.npy", mmap_mode="r"), blocks)
+
+
+def _filled(run: TrainingRun, model: torch.nn.Module, records: Corpus, side: str, width: int) -> Rows:
+    rows: list[Rows] = []
+    for record in track(records, f"gradients ({side})", len(records)):
+        rows.append(example_gradients(run.task, model, [record], side)[0].numpy())
+    return np.stack(rows) if rows else np.zeros((0, width), np.float32)

@@ -1,0 +1,85 @@
+"""Attribution methods, one idea a file; `available()` is the list that the command line and the suite read."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from poa.errors import PoaError
+
+if TYPE_CHECKING:
+    from poa.methods.bm25 import BM25
+    from poa.methods.captum_tracin import CaptumTracIn
+    from poa.methods.datainf import DataInf
+    from poa.methods.gradcos import GradCos
+    from poa.methods.graddot import GradDot
+    from poa.methods.influence import Influence
+    from poa.methods.knn_shapley import KNNShapley
+    from poa.methods.logra import LoGra
+    from poa.methods.random import Random
+    from poa.methods.repsim import RepSim
+    from poa.methods.spans import Spans
+    from poa.methods.tracin import TracInCP
+
+_HOMES = {
+    "random": ("random", "Random"),
+    "bm25": ("bm25", "BM25"),
+    "repsim": ("repsim", "RepSim"),
+    "knn_shapley": ("knn_shapley", "KNNShapley"),
+    "graddot": ("graddot", "GradDot"),
+    "gradcos": ("gradcos", "GradCos"),
+    "tracin": ("tracin", "TracInCP"),
+    "influence": ("influence", "Influence"),
+    "datainf": ("datainf", "DataInf"),
+    "logra": ("logra", "LoGra"),
+    "captum": ("captum_tracin", "CaptumTracIn"),
+    "spans": ("spans", "Spans"),
+}
+_CLASSES = {cls: module for module, cls in _HOMES.values()}
+
+__all__ = [
+    "BM25",
+    "CaptumTracIn",
+    "DataInf",
+    "GradCos",
+    "GradDot",
+    "Influence",
+    "KNNShapley",
+    "LoGra",
+    "Random",
+    "RepSim",
+    "Spans",
+    "TracInCP",
+    "available",
+    "method",
+]
+
+
+def available() -> dict[str, Any]:
+    """Every built-in method class by its configuration name."""
+    return {name: getattr(import_module(f"poa.methods.{home}"), cls) for name, (home, cls) in _HOMES.items()}
+
+
+def method(name: str, **settings: object) -> Any:
+    """The method `name` with `settings`; an unknown name or setting is refused with the nearest valid one."""
+    from dataclasses import fields
+    from difflib import get_close_matches
+
+    if name not in _HOMES:
+        near = get_close_matches(name, _HOMES, 1, 0.0)[0]
+        raise PoaError(f"no method {name!r}; did you mean {near!r}? ({', '.join(_HOMES)})")
+    home, cls = _HOMES[name]
+    made = getattr(import_module(f"poa.methods.{home}"), cls)
+    known = [field.name for field in fields(made)]
+    for setting in settings:
+        if setting not in known:
+            raise PoaError(f"method {name} has no setting {setting!r}; it has {', '.join(known) or 'none'}")
+    return made(**settings)
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name not in _CLASSES:
+            raise AttributeError(f"module 'poa.methods' has no attribute {name!r}; it offers {', '.join(__all__)}")
+        return getattr(import_module(f"poa.methods.{_CLASSES[name]}"), name)

@@ -1,0 +1,36 @@
+"""DataInf: influence with the mean of per-record inverses, layer by layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from poa.gradients.curvature import datainf_map
+from poa.gradients.linear import LinearIndex, fit_linear
+
+if TYPE_CHECKING:
+    from poa.gradients.store import Gradients
+    from poa.protocols import TrainingRun
+
+
+@dataclass(frozen=True)
+class DataInf:
+    """Sherman-Morrison on each record's own gradient, averaged; lambda per layer = `damping` x mean squared norm.
+
+    Exact for one record; for many it swaps mean and inverse, which costs fidelity and is nearly free.
+    """
+
+    damping: float = 0.1
+    checkpoints: str = "last"
+
+    family: ClassVar[str] = "gradient"
+    citation: ClassVar[str] = "Kwon et al., DataInf, ICLR 2024, arXiv 2310.00902"
+
+    def fit(self, run: TrainingRun) -> LinearIndex:
+        def per_layer(rows: Gradients, _: int) -> np.ndarray:
+            parts = [datainf_map(rows.block(block), self.damping) for block in rows.blocks]
+            return np.concatenate(parts, 1) / len(rows.values)
+
+        return fit_linear(run, self, self.checkpoints, per_layer)

@@ -1,0 +1,42 @@
+"""LoGra: influence on two-sided projections of each layer's gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from poa.gradients.curvature import damped_fisher_map
+from poa.gradients.linear import LinearIndex, positions_of
+from poa.gradients.projection import TwoSided
+from poa.gradients.store import gradients
+
+if TYPE_CHECKING:
+    from poa.protocols import TrainingRun
+
+
+@dataclass(frozen=True)
+class LoGra:
+    """Damped Fisher influence on P_out^T G P_in per layer; `width` columns a side, full width = no projection."""
+
+    width: int = 8
+    damping: float = 0.1
+    checkpoints: str = "last"
+    seed: int = 0
+
+    family: ClassVar[str] = "gradient"
+    citation: ClassVar[str] = "Choe et al., What is your data worth to GPT?, 2024, arXiv 2405.13954"
+
+    def fit(self, run: TrainingRun) -> LinearIndex:
+        projection = TwoSided(self.width, self.seed)
+        positions = positions_of(run, self.checkpoints)
+        notes: dict[str, Any] = {"lambda": [], "residual": []}
+        maps: list[Any] = []
+        for position in positions:
+            rows = projection.apply(gradients(run, position, run.corpus, "train"))
+            solved, lam, residual = damped_fisher_map(rows, self.damping)
+            notes["lambda"].append(lam)
+            notes["residual"].append(residual)
+            maps.append(np.ascontiguousarray(solved / len(positions), rows.dtype))
+        return LinearIndex(run, repr(self), positions, tuple(maps), projection, notes=notes)

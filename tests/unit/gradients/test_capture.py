@@ -1,0 +1,122 @@
+"""Per-example gradients from captured inputs and outputs equal autograd through the whole model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+import torch
+from tests.language import DoubleRun, autograd_rows
+from torch import Tensor, nn
+
+from poa.conformance import digits_mlp
+from poa.errors import Unsupported
+from poa.factory.run import LoRARun
+from poa.gradients.capture import example_gradients, layout
+from poa.records import Corpus, Record
+
+
+def gap(found: np.ndarray, expected: np.ndarray) -> float:
+    return float((np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)).max())
+
+
+@pytest.mark.parametrize("side", ["train", "query"])
+@pytest.mark.parametrize("checkpoint", [0, 1])
+def test_equals_autograd_in_float64(double: DoubleRun, queries: Corpus, side: str, checkpoint: int) -> None:
+    model = double.model(checkpoint)
+    found = np.concatenate([example_gradients(double.task, model, [r], side).numpy() for r in queries])
+    assert found.dtype == np.float64
+    assert gap(found, autograd_rows(double, queries, side, checkpoint)) < 1e-10
+
+
+@pytest.mark.parametrize("side", ["train", "query"])
+def test_equals_autograd_in_float32(run: LoRARun, double: DoubleRun, queries: Corpus, side: str) -> None:
+    found = np.concatenate([example_gradients(run.task, run.model(), [r], side).numpy() for r in queries])
+    assert found.dtype == np.float32
+    assert gap(found, autograd_rows(run, queries, side)) < 1e-5
+    assert gap(found, autograd_rows(double, queries, side)) < 1e-4
+
+
+def test_padding_and_neighbours_do_not_matter(double: DoubleRun, queries: Corpus) -> None:
+    lengths = {len(double.task.tokens(record)) for record in queries}
+    assert len(lengths) > 3
+    together = example_gradients(double.task, double.model(), list(queries), "train").numpy()
+    # Not 1e-10: transformers computes norms and the softmax in float32 whatever the dtype of the model.
+    assert gap(together, autograd_rows(double, queries, "train")) < 1e-6
+
+
+def test_training_and_measurement_have_one_sign(double: DoubleRun, queries: Corpus) -> None:
+    model = double.model()
+    train, query = (example_gradients(double.task, model, [queries[0]], side)[0] for side in ("train", "query"))
+    torch.testing.assert_close(train, query, rtol=1e-12, atol=1e-12)
+
+
+def test_biases_equal_autograd() -> None:
+    case = digits_mlp()
+    found = example_gradients(case.run.task, case.run.model(), list(case.queries), "query").numpy()
+    model = case.run.model()
+    for row, record in zip(found, case.queries, strict=True):
+        case.run.task.measurement(model, case.run.task.batch([record])).sum().backward()
+        linear = [layer for layer in model if isinstance(layer, nn.Linear)]
+        grads = [torch.cat([layer.weight.grad, layer.bias.grad[:, None]], 1).flatten() for layer in linear]
+        np.testing.assert_allclose(row, torch.cat(grads).numpy(), rtol=1e-10, atol=1e-13)
+        model.zero_grad()
+
+
+class Twice(nn.Module):
+    """One layer used at two places, its output changed in place as ReLU(inplace=True) does."""
+
+    def __init__(self, inplace: bool) -> None:
+        super().__init__()
+        self.layer = nn.Linear(5, 5, dtype=torch.float64)
+        self.act = nn.ReLU(inplace=inplace)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(self.act(self.layer(x))).pow(2).sum(-1)
+
+
+class Squares:
+    """A task whose loss is the output of the model."""
+
+    def batch(self, records: Sequence[Record], whole: bool = True) -> Mapping[str, Tensor]:
+        return {"x": torch.tensor([record.features for record in records], dtype=torch.float64)}
+
+    def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        return model(batch["x"])
+
+    measurement = loss
+
+    def tracked(self, model: nn.Module) -> dict[str, nn.Module]:
+        return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_reused_layer_sums_its_uses(inplace: bool) -> None:
+    torch.manual_seed(0)
+    model = Twice(inplace).eval()
+    records = [
+        Record(f"r{i}", features=tuple(row)) for i, row in enumerate(np.random.default_rng(0).normal(size=(3, 5)))
+    ]
+    found = example_gradients(Squares(), model, records, "query")  # type: ignore[arg-type]
+    for row, record in zip(found, records, strict=True):
+        model.zero_grad()
+        model(torch.tensor([record.features], dtype=torch.float64)).sum().backward()
+        expected = torch.cat([model.layer.weight.grad, model.layer.bias.grad[:, None]], 1).flatten()
+        torch.testing.assert_close(row, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_what_cannot_be_captured_is_refused(run: LoRARun, queries: Corpus) -> None:
+    with pytest.raises(Unsupported, match="layer c is a Conv1d"):
+        layout({"c": nn.Conv1d(1, 1, 1)})
+    with pytest.raises(Unsupported, match="no trainable linear layer"):
+        layout({})
+    with pytest.raises(Unsupported, match="in train mode"):
+        example_gradients(run.task, run.model().train(), [queries[0]], "query")
+
+
+def test_hooks_are_gone_afterwards(run: LoRARun, queries: Corpus) -> None:
+    model = run.model()
+    example_gradients(run.task, model, [queries[0]], "query")
+    assert not any(module._forward_hooks for module in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
