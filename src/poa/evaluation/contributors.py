@@ -1,0 +1,94 @@
+"""Contributor truth: what each response loses when one contributor's cluster is taken out and the recipe run again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from poa.errors import PoaError
+from poa.evaluation.bootstrap import Interval, two_way
+from poa.evaluation.correlation import spearman_rows
+from poa.factory.counterfactual import retrain
+from poa.scores import Scores
+
+if TYPE_CHECKING:
+    from poa.factory.run import LoRARun
+    from poa.records import Corpus
+
+Array = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class ContributorTruth:
+    """effects[seed, query, contributor] in nats: measurement with everybody minus without that contributor.
+
+    full: [seed, query] measurement with everybody. Removal is *masked*; the target is the seed mean.
+    """
+
+    effects: Array
+    full: Array
+    contributors: tuple[str, ...]
+    query_ids: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+    @property
+    def mean(self) -> Array:
+        """[query, contributor] mean over seeds."""
+        return self.effects.mean(0)
+
+    @property
+    def stderr(self) -> Array:
+        """[query, contributor] standard error of that mean; refused with a single seed."""
+        if len(self.seeds) < 2:
+            raise PoaError("a standard error over seeds needs at least two seeds")
+        return self.effects.std(0, ddof=1) / np.sqrt(len(self.seeds))
+
+    @property
+    def ceiling(self) -> float:
+        """sqrt of the reliability of the seed mean: the correlation that no seed-blind method can pass.
+
+        Reliability of one seed = mean Spearman between seeds, stepped up by Spearman-Brown.
+        """
+        count = len(self.seeds)
+        if count < 2:
+            raise PoaError("a noise ceiling needs at least two seeds")
+        pairs = [spearman_rows(self.effects[a], self.effects[b]).mean() for a in range(count) for b in range(a)]
+        one = max(0.0, float(np.mean(pairs)))
+        return float(np.sqrt(count * one / (1 + (count - 1) * one)))
+
+    def agreement(self, scores: Scores) -> Interval:
+        """Mean Spearman per query between payee sums of `scores` and the truth, with a two-way bootstrap interval."""
+        predicted = self.aligned(scores)
+        return two_way(lambda p, t: float(spearman_rows(p, t).mean()), predicted, self.mean)
+
+    def aligned(self, scores: Scores) -> Array:
+        """[query, contributor] predictions in the order of this truth."""
+        sums = scores if scores.train_ids == self.contributors else scores.by("payee")
+        rows = [sums.query_ids.index(name) for name in self.query_ids]
+        columns = [sums.train_ids.index(name) for name in self.contributors]
+        return sums.values[np.ix_(rows, columns)].astype(np.float64)
+
+    def slope(self, scores: Scores) -> float:
+        """Nats per unit of score: least squares through the origin of true on predicted effects."""
+        predicted = self.aligned(scores).ravel()
+        power = float(predicted @ predicted)
+        return float(predicted @ self.mean.ravel()) / power if power > 0 else 0.0
+
+
+def leave_one_out(
+    run: LoRARun, queries: Corpus, contributors: Sequence[str] = (), seeds: Sequence[int] = (0, 1)
+) -> ContributorTruth:
+    """Retrain without each of `contributors` (all payees where empty) once per seed; (C + 1) x S trainings."""
+    payees = np.asarray(run.groups["payee"])
+    names = tuple(contributors) or tuple(sorted(set(run.groups["payee"])))
+    for name in names:
+        if name not in set(run.groups["payee"]):
+            raise PoaError(f"contributor {name!r} has no record in this run")
+    weights = np.stack([np.ones(len(payees)), *(np.where(payees == name, 0.0, 1.0) for name in names)])
+    measured = retrain(run, weights, queries, seeds)
+    effects = (measured[:, :1] - measured[:, 1:]).transpose(0, 2, 1)
+    return ContributorTruth(effects, measured[:, 0], names, queries.ids, tuple(seeds))

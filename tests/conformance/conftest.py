@@ -1,0 +1,25 @@
+"""The runs that methods are held against here: add a name and a function that makes a `Case`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from poa.conformance import Case, digits_linear, digits_mlp, text_bigram
+
+RUNS: dict[str, Callable[[], Case]] = {
+    "digits-linear": digits_linear,
+    "digits-mlp": digits_mlp,
+    "text-bigram": text_bigram,
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "make_case" in metafunc.fixturenames:
+        metafunc.parametrize("make_case", list(RUNS.values()), ids=list(RUNS))
+
+
+@pytest.fixture
+def case(make_case: Callable[[], Case]) -> Case:
+    return make_case()
