@@ -1,0 +1,102 @@
+"""The same attacks under different payment rules: the attacker's share before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from poa.errors import PoaError
+from poa.gaming.view import Attack, World, look
+from poa.records import Corpus
+from poa.rewards.apportion import integer
+
+if TYPE_CHECKING:
+    from poa.factory.recipe import LoRARecipe
+    from poa.gaming.payday import Earnings, Rule
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one attack did to one contributor's pay under one rule.
+
+    policy: id of the policy. Shares are fractions of the contributors' pool, which is the same before and after.
+    paid, all_paid, pool: micro-credits to the attacker, to all contributors, and at stake; a rule that pays nobody
+    resists every attack, so a share says little without all_paid. rows: uploaded by the attack; dropped_rows: those
+    of them that never reached training.
+    """
+
+    policy: str
+    attack: str
+    attacker: str
+    share_before: float
+    share_after: float
+    paid_before: int
+    paid_after: int
+    all_paid_before: int
+    all_paid_after: int
+    pool: int
+    rows: int
+    dropped_rows: int
+
+
+def compare(
+    corpus: Corpus,
+    queries: Corpus,
+    attacks: Sequence[Attack],
+    rules: Sequence[Rule],
+    base: str | Path,
+    recipe: LoRARecipe,
+    fee: int,
+    attacker: str = "",
+    seed: int = 0,
+) -> list[Outcome]:
+    """Every attack under every rule, paired worlds: the attacker honest, and the attacker attacking.
+
+    fee: micro-credits per query. attacker: a contributor of `corpus`; without one, `seed` draws one of those who have
+    records, before anything is paid. The attacker keeps its own records (own + X) and sees the payouts of the honest
+    epoch under the rule in question. Runs are cached by content: a world whose attack rows are all dropped is the
+    honest world. Raises `PoaError` for a fee below 1, an attacker without records, a corpus or a list that is empty.
+    """
+    integer(fee, "fee", 1)
+    for what, items in (("corpus", corpus), ("queries", queries), ("attacks", attacks), ("rules", rules)):
+        if not len(items):
+            raise PoaError(f"compare needs at least one of: {what}")
+    who = attacker or drawn(corpus, seed)
+    fees = [fee] * len(queries)
+    outcomes: list[Outcome] = []
+    for rule in rules:
+        before = rule.shares(corpus, queries, base, recipe, fees)
+        world = World(corpus, rule.policy, before.earned)
+        for attack in attacks:
+            added = attack.rows(look(world, who, attack.knowledge))
+            after = rule.shares(corpus + Corpus(added), queries, base, recipe, fees)
+            names = {record.id for record in added}
+            outcomes.append(_outcome(rule, attack, who, before, after, names))
+    return outcomes
+
+
+def drawn(corpus: Corpus, seed: int) -> str:
+    """One contributor of `corpus`, each with equal chance."""
+    names = sorted(set(corpus.contributors))
+    return names[int(np.random.default_rng([seed, 0xA77AC6]).integers(len(names)))]
+
+
+def _outcome(rule: Rule, attack: Attack, who: str, before: Earnings, after: Earnings, added: set[str]) -> Outcome:
+    return Outcome(
+        policy=rule.policy.id,
+        attack=attack.name,
+        attacker=who,
+        share_before=float(before.share(who)),
+        share_after=float(after.share(who)),
+        paid_before=before.earned.get(who, 0),
+        paid_after=after.earned.get(who, 0),
+        all_paid_before=sum(before.earned.values()),
+        all_paid_after=sum(after.earned.values()),
+        pool=before.pool,
+        rows=len(added),
+        dropped_rows=len(added & set(after.dropped)),
+    )
