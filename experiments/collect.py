@@ -1,0 +1,345 @@
+"""The one place that turns committed results into the paper's tables and figures and the README's numbers.
+
+python experiments/collect.py                    write paper/tables, paper/figures and the README block
+python experiments/collect.py record RUN_FOLDER  keep a finished run's summary as experiments/results/NAME.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from poa.errors import PoaError
+from poa.files import write_atomic
+
+ROOT = Path(__file__).resolve().parents[1]
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+NEEDED = ("name", "command", "environment", "seconds", "heldout_nll", "methods", "digests")
+# What happens to a fee that no contributor receives, in the words of the tables.
+FATES = {"base": "the base model's share", "below_threshold": "below the threshold", "unattributed": "unattributed"}
+
+Result = Mapping[str, Any]
+Rows = list[list[str]]
+
+
+# -- results ----------------------------------------------------------------------------------------------------
+
+
+def load(path: Path) -> dict[str, Any]:
+    """One committed result; raises `PoaError` naming the first missing key."""
+    try:
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PoaError(f"{path.name} is not a readable result: {error}") from error
+    for key in NEEDED:
+        if key not in result:
+            raise PoaError(
+                f"{path.name} has no {key!r}; write it with `python experiments/collect.py record RUN_FOLDER`"
+            )
+    return result
+
+
+def record(run: Path, name: str | None, command: str | None, results: Path) -> Path:
+    """Copy the summary of the run in folder `run`, with the command, library versions and the machine's size."""
+    import yaml
+
+    from poa.benchmarks._figures import environment
+
+    if not (run / "summary.json").is_file():
+        raise PoaError(f"{run} holds no finished run: it has no summary.json")
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    name = name or str(config["name"])
+    result = summary | {"name": name, "command": command or command_of(config), "environment": environment()}
+    text = json.dumps(result, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    for private in {str(Path.home()), str(run.resolve().parent)} - {"/"}:
+        if private in text:
+            raise PoaError(f"the summary of {run.name} names a folder of this machine ({private})")
+    target = results / f"{name}.json"
+    write_atomic(target, text.encode())
+    return target
+
+
+def command_of(config: Mapping[str, Any]) -> str:
+    """`poa run experiment=NAME`, if the preset alone composes to `config`; refused where overrides changed it."""
+    from poa.commands import composition
+
+    preset = config.get("choices", {}).get("experiment")
+    if preset is None:
+        raise PoaError("this run has no experiment preset; say how it was made with --command")
+    with composition.opened(composition.conf_folder()) as app:
+        _, (job,) = composition.compose(app, [f"experiment={preset}"], sweep=False)
+    told = {key: value for key, value in config.items() if key not in ("out", "name", "job", "choices")}
+    plain = {key: value for key, value in job.config.items() if key not in ("out", "name", "job", "choices")}
+    if told != plain:
+        wrong = sorted(key for key in told.keys() | plain.keys() if told.get(key) != plain.get(key))
+        raise PoaError(f"this run differs from experiment={preset} in {', '.join(wrong)}; give the --command")
+    return f"poa run experiment={preset}"
+
+
+# -- rows: plain strings that Markdown and LaTeX share -----------------------------------------------------------
+
+
+def method_rows(result: Result) -> Rows:
+    """Methods by agreement with retraining, best first: name, agreement, interval, time."""
+    truth = truth_seconds(result)
+    rows = [["method", "rank correlation", "95 % interval", "time / retraining" if truth else "seconds"]]
+    found: Mapping[str, Any] = result["methods"]
+    for name in sorted(found, key=lambda name: (-_mean(found[name]), name)):
+        measured, seconds = found[name]["spearman_vs_truth"], found[name]["seconds"]
+        cost = _ratio(seconds / truth) if truth else f"{seconds:.2f}"
+        if measured is None:
+            rows.append([name, "not measured", "", cost])
+        else:
+            rows.append(
+                [name, _signed(measured["mean"]), f"{_signed(measured['low'])} to {_signed(measured['high'])}", cost]
+            )
+    return rows
+
+
+def truth_seconds(result: Result) -> float | None:
+    """Seconds of the retraining truth; None where it was not run, or came from the cache (then it beats one tune)."""
+    seconds = result["seconds"]
+    if "truth" not in seconds or seconds["truth"] <= seconds.get("tune", 0):
+        return None
+    return float(seconds["truth"])
+
+
+def payout_rows(result: Result) -> Rows:
+    """Where the fees of one epoch go under each rule, in percent of all fees."""
+    policies: Mapping[str, Any] = result["payout"]
+    rows = [["share of the fees", *(_policy(name, policy) for name, policy in policies.items())]]
+    rows.append(["contributors, by score", *(_percent(sum(p["payees"].values()), p["fee"]) for p in policies.values())])
+    rows.append(["contributors paid", *(str(len(p["payees"])) for p in policies.values())])
+    for key, words in FATES.items():
+        rows.append([words, *(_percent(p["residuals"].get(key, 0), p["fee"]) for p in policies.values())])
+    for part in sorted({part for policy in policies.values() for part in policy["parts"]}):
+        rows.append([part, *(_percent(p["parts"].get(part, 0), p["fee"]) for p in policies.values())])
+    return rows
+
+
+def attack_rows(result: Result) -> Rows:
+    """The attacker's share of what contributors earn, before and after the attack, under each rule."""
+    policies: Mapping[str, Any] = result["attacks"]
+    rows = [["attack", *(f"{name}: {when}" for name in policies for when in ("honest", "attacking"))]]
+    for attack in sorted({attack for attacks in policies.values() for attack in attacks}):
+        cells: list[str] = []
+        for attacks in policies.values():
+            shares = attacks.get(attack)
+            cells += ["", ""] if shares is None else [_percent(shares["share_before"]), _percent(shares["share_after"])]
+        rows.append([attack.replace("_", " "), *cells])
+    return rows
+
+
+def facts(result: Result) -> list[str]:
+    """One sentence for each single number."""
+    nll = result["heldout_nll"]
+    out = [f"Held-out loss: {nll['base']:.3f} nats per token before tuning, {nll['tuned']:.3f} after."]
+    placebo = result.get("placebo")
+    if placebo and placebo["ratio"] is not None:
+        out.append(
+            f"Placebo: {placebo['queries']} responses of random words, which nobody can have helped, were paid "
+            f"{placebo['ratio']:.0%} of what the real responses were paid."
+        )
+    if ledger := result.get("ledger"):
+        verdict = "verified" if ledger["verified"] else "NOT verified"
+        out.append(f"Ledger: {ledger['size']} entries, {verdict}, root `{ledger['root'][:16]}`.")
+    return out
+
+
+def provenance(result: Result) -> str:
+    """Command, machine and versions in one sentence."""
+    here = result["environment"]
+    versions = ", ".join(f"{name} {here[name]}" for name in ("torch", "transformers", "numpy") if name in here)
+    cores = f"{here['cores']} core{'s' if here['cores'] != 1 else ''}"
+    return f"`{result['command']}` with poa {here['poa']}, Python {here['python']}, {versions}, {cores}"
+
+
+def _mean(method: Mapping[str, Any]) -> float:
+    measured = method["spearman_vs_truth"]
+    return float("-inf") if measured is None else float(measured["mean"])
+
+
+def _policy(name: str, policy: Mapping[str, Any]) -> str:
+    return name if policy["payable"] else f"{name} (comparison)"
+
+
+def _signed(value: float) -> str:
+    return f"{value:.2f}".replace("-0.00", "0.00")
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.0005 else "< 0.001"
+
+
+def _percent(part: float, whole: float = 1) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "0.0 %"
+
+
+# -- Markdown ---------------------------------------------------------------------------------------------------
+
+
+def readme_block(result: Result | None) -> str:
+    """What stands between the README's markers."""
+    if result is None:
+        return "No result is committed yet: `make demo` makes one, `python experiments/collect.py record` keeps it."
+    parts = [
+        f"Written by `experiments/collect.py` from `experiments/results/{result['name']}.json`: {provenance(result)}.",
+        "Agreement with retraining without each contributor, mean rank correlation per query. The reuse of gradients "
+        "makes times depend on which method came first.",
+        markdown(method_rows(result)),
+    ]
+    if result.get("payout"):
+        parts += ["Where the fees of the epoch went:", markdown(payout_rows(result))]
+    if result.get("attacks"):
+        parts += ["The attacker's share of what contributors earn:", markdown(attack_rows(result))]
+    return "\n\n".join([*parts, "\n".join(f"- {fact}" for fact in facts(result))])
+
+
+def markdown(rows: Rows) -> str:
+    """A table whose columns after the first are numbers."""
+    head, *body = rows
+    marks = ["---", *("---:" for _ in head[1:])]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, marks, *body))
+
+
+def between_markers(text: str, block: str) -> str:
+    """`text` with `block` between the markers; raises `PoaError` unless each marker is there once, in order."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise PoaError(f"the README needs one {BEGIN} and, after it, one {END}")
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{block}\n{END}{rest.split(END)[1]}"
+
+
+# -- LaTeX ------------------------------------------------------------------------------------------------------
+
+_SPECIAL = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "\\": r"\textbackslash{}"})
+
+
+def latex(rows: Rows) -> str:
+    """A booktabs table whose columns after the first are numbers."""
+    head, *body = ([cell.translate(_SPECIAL).replace("<", "$<$") for cell in row] for row in rows)
+    lines = [rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule"]
+    lines += [" & ".join(row) + r" \\" for row in body]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def latex_facts(result: Result) -> str:
+    """Single numbers and provenance as sentences, code in typewriter."""
+    parts = " ".join([*facts(result), f"Made by {provenance(result)}."]).split("`")
+    escaped = [part.translate(_SPECIAL) for part in parts]
+    return "".join(rf"\texttt{{{part}}}" if i % 2 else part for i, part in enumerate(escaped)) + "\n"
+
+
+def tables(result: Result) -> dict[str, str]:
+    """File name -> LaTeX for everything that the result holds."""
+    name = result["name"]
+    out = {f"{name}-methods.tex": latex(method_rows(result)), f"{name}-facts.tex": latex_facts(result)}
+    if result.get("payout"):
+        out[f"{name}-payout.tex"] = latex(payout_rows(result))
+    if result.get("attacks"):
+        out[f"{name}-attacks.tex"] = latex(attack_rows(result))
+    return out
+
+
+# -- figures ----------------------------------------------------------------------------------------------------
+
+
+def draw(result: Result, folder: Path) -> list[Path]:
+    """PDFs without dates, so that the same result gives the same bytes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    from poa.integrations.plots import Measured, cost_vs_fidelity
+
+    folder.mkdir(parents=True, exist_ok=True)
+    made: list[Path] = []
+    measured = {
+        # A method that is done within the clock's resolution still needs a place on a logarithmic axis.
+        name: Measured(max(row["seconds"], 0.001), truth["mean"], truth["low"], truth["high"])
+        for name, row in result["methods"].items()
+        if (truth := row["spearman_vs_truth"]) is not None
+    }
+    if measured:
+        made.append(_saved(cost_vs_fidelity(measured), folder / f"{result['name']}-cost-vs-fidelity.pdf"))
+    if result.get("attacks"):
+        made.append(_saved(_attack_bars(result["attacks"]), folder / f"{result['name']}-attacks.pdf"))
+    pyplot.close("all")
+    return made
+
+
+def _attack_bars(policies: Mapping[str, Any]) -> Any:
+    from matplotlib import pyplot
+
+    attacks = sorted({attack for rows in policies.values() for attack in rows})
+    _, axes = pyplot.subplots(1, len(policies), figsize=(3.4 * len(policies), 2.6), sharey=True, layout="constrained")
+    for ax, (policy, rows) in zip([axes] if len(policies) == 1 else axes, policies.items(), strict=True):
+        for shift, key, colour, label in (
+            (-0.2, "share_before", "#b9c7d6", "honest"),
+            (0.2, "share_after", "#b5482f", "attacking"),
+        ):
+            heights = [100 * rows[attack][key] if attack in rows else 0 for attack in attacks]
+            ax.bar([i + shift for i in range(len(attacks))], heights, 0.38, color=colour, label=label)
+        ax.set_xticks(range(len(attacks)), [attack.replace("_", "\n") for attack in attacks], fontsize=8)
+        ax.set_title(policy, fontsize=9)
+    first = axes if len(policies) == 1 else axes[0]
+    first.set_ylabel("attacker's share, %")
+    first.legend(frameon=False, fontsize=8)
+    return first
+
+
+def _saved(ax: Any, path: Path) -> Path:
+    ax.get_figure().savefig(path, metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    return path
+
+
+# -- everything -------------------------------------------------------------------------------------------------
+
+
+def collect(root: Path, *, figures: bool = True) -> list[Path]:
+    """Write all that follows from `root`/experiments/results; returns the files whose content is now other."""
+    results = {path.stem: load(path) for path in sorted((root / "experiments/results").glob("*.json"))}
+    texts = {root / "paper/tables" / name: text for result in results.values() for name, text in tables(result).items()}
+    readme = root / "README.md"
+    texts[readme] = between_markers(readme.read_text(encoding="utf-8"), readme_block(results.get("quickstart")))
+    changed = [path for path, text in texts.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    for path in changed:
+        write_atomic(path, texts[path].encode())
+    if figures:
+        for result in results.values():
+            draw(result, root / "paper/figures")
+    return changed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    actions = parser.add_subparsers(dest="action")
+    keep = actions.add_parser("record", help="keep a finished run's summary")
+    keep.add_argument("run", type=Path)
+    keep.add_argument("--name", help="name of the result (default: the run's name)")
+    keep.add_argument("--command", help="how the run was made, where it was not its preset alone")
+    told = parser.parse_args(arguments)
+    try:
+        if told.action == "record":
+            _say([record(told.run, told.name, told.command, ROOT / "experiments/results")])
+        else:
+            _say(collect(ROOT))
+    except PoaError as error:
+        print(f"collect: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _say(paths: Iterable[Path]) -> None:
+    for path in paths:
+        print(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Answers with their provenance: generation, tracing, receipts, and the same over HTTP."""

@@ -1,0 +1,221 @@
+"""Committed results become tables, figures and the README's numbers, the same every time."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from poa.errors import PoaError
+
+ROOT = Path(__file__).parents[2]
+
+RESULT: dict[str, Any] = {
+    "name": "quickstart",
+    "command": "poa run experiment=quickstart",
+    "environment": {"poa": "0.1.0", "python": "3.11.9", "torch": "2.13.0", "numpy": "2.4.6", "cores": 2},
+    "seconds": {"tune": 10.0, "truth": 100.0, "total": 140.0},
+    "heldout_nll": {"base": 4.5, "tuned": 4.25},
+    "methods": {
+        "bm25": {
+            "seconds": 0.01,
+            "spearman_vs_truth": {"mean": 0.25, "low": -0.004, "high": 0.5},
+            "identity": "BM25(k1=1.2, b=0.75)",
+        },
+        "influence": {
+            "seconds": 8.0,
+            "spearman_vs_truth": {"mean": 0.75, "low": 0.5, "high": 0.875},
+            "identity": "Influence(damping=0.1, checkpoints='all')",
+        },
+        "random": {"seconds": 0.0, "spearman_vs_truth": None, "identity": "Random(seed=0)"},
+    },
+    "payout": {
+        "net-epoch": {
+            "fee": 1000,
+            "parts": {"model": 200},
+            "payees": {"a": 40, "b": 10},
+            "residuals": {"base": 700, "below_threshold": 30, "unattributed": 19},
+            "carry": 1,
+            "payable": True,
+        },
+        "openledger-printed": {
+            "fee": 1000,
+            "parts": {"model": 200},
+            "payees": {"a": 300, "b": 200, "c": 300},
+            "residuals": {"base": 0, "below_threshold": 0, "unattributed": 0},
+            "carry": 0,
+            "payable": False,
+        },
+    },
+    "placebo": {"queries": 20, "paid": 5, "real_paid": 50, "ratio": 0.1},
+    "attacks": {
+        "net-epoch": {"noise_farm": {"share_before": 0.125, "share_after": 0.0}},
+        "openledger-printed": {
+            "copier": {"share_before": 0.25, "share_after": 0.5},
+            "noise_farm": {"share_before": 0.25, "share_after": 0.75},
+        },
+    },
+    "ledger": {"size": 74, "root": "ab" * 32, "verified": True},
+    "digests": {"snapshot": "s", "adapter": "a", "scores": "c"},
+}
+
+
+@pytest.fixture(scope="module")
+def collect() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("poa_collect", ROOT / "experiments/collect.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A repository that holds a README with markers and one result."""
+    (tmp_path / "experiments/results").mkdir(parents=True)
+    (tmp_path / "experiments/results/quickstart.json").write_text(json.dumps(RESULT))
+    text = "before\n<!-- results:begin -->\nold\n<!-- results:end -->\nafter\n"
+    (tmp_path / "README.md").write_text(text)
+    return tmp_path
+
+
+def test_the_readme_and_the_tables_say_what_the_committed_results_say(collect: ModuleType) -> None:
+    results = {path.stem: collect.load(path) for path in (ROOT / "experiments/results").glob("*.json")}
+    readme = (ROOT / "README.md").read_text()
+    assert collect.between_markers(readme, collect.readme_block(results.get("quickstart"))) == readme
+    for result in results.values():
+        for name, text in collect.tables(result).items():
+            assert (ROOT / "paper/tables" / name).read_text() == text, f"{name}: run experiments/collect.py"
+
+
+def test_methods_stand_best_first_with_time_as_a_fraction_of_retraining(collect: ModuleType) -> None:
+    assert collect.method_rows(RESULT) == [
+        ["method", "rank correlation", "95 % interval", "time / retraining"],
+        ["influence", "0.75", "0.50 to 0.88", "0.080"],
+        ["bm25", "0.25", "0.00 to 0.50", "< 0.001"],
+        ["random", "not measured", "", "< 0.001"],
+    ]
+
+
+def test_times_of_a_cached_truth_are_no_measure(collect: ModuleType) -> None:
+    cached = RESULT | {"seconds": {"tune": 0.4, "truth": 0.3}}
+    assert collect.method_rows(cached)[:2] == [
+        ["method", "rank correlation", "95 % interval", "seconds"],
+        ["influence", "0.75", "0.50 to 0.88", "8.00"],
+    ]
+    assert collect.truth_seconds(RESULT | {"seconds": {"tune": 1.0}}) is None
+
+
+def test_fees_and_attacks_are_percentages_per_rule(collect: ModuleType) -> None:
+    assert collect.payout_rows(RESULT) == [
+        ["share of the fees", "net-epoch", "openledger-printed (comparison)"],
+        ["contributors, by score", "5.0 %", "80.0 %"],
+        ["contributors paid", "2", "3"],
+        ["the base model's share", "70.0 %", "0.0 %"],
+        ["below the threshold", "3.0 %", "0.0 %"],
+        ["unattributed", "1.9 %", "0.0 %"],
+        ["model", "20.0 %", "20.0 %"],
+    ]
+    assert collect.attack_rows(RESULT)[1:] == [
+        ["copier", "", "", "25.0 %", "50.0 %"],
+        ["noise farm", "12.5 %", "0.0 %", "25.0 %", "75.0 %"],
+    ]
+
+
+def test_a_ledger_that_does_not_verify_is_not_hidden(collect: ModuleType) -> None:
+    broken = RESULT | {"ledger": RESULT["ledger"] | {"verified": False}}
+    assert "74 entries, NOT verified" in collect.readme_block(broken)
+
+
+def test_a_run_without_money_gives_the_tables_that_it_can(collect: ModuleType) -> None:
+    bare = {key: RESULT[key] for key in collect.NEEDED}
+    assert sorted(collect.tables(bare)) == ["quickstart-facts.tex", "quickstart-methods.tex"]
+    assert "fees" not in collect.readme_block(bare)
+
+
+def test_latex_is_escaped(collect: ModuleType) -> None:
+    text = collect.latex([["a_b", "50 %"], ["x & y", "< 0.001"]])
+    assert r"a\_b & 50 \%" in text
+    assert r"x \& y & $<$ 0.001" in text
+    facts = collect.latex_facts(RESULT)
+    assert r"\texttt{poa run experiment=quickstart}" in facts
+    assert "`" not in facts
+
+
+def test_collecting_twice_gives_the_same_bytes(collect: ModuleType, checkout: Path) -> None:
+    changed = collect.collect(checkout)
+    assert checkout / "README.md" in changed
+    assert len(changed) == 5
+    readme = (checkout / "README.md").read_text()
+    assert readme.startswith("before\n")
+    assert readme.endswith("after\n")
+    assert "\nold\n" not in readme
+    figures = {path: path.read_bytes() for path in (checkout / "paper/figures").iterdir()}
+    assert sorted(path.name for path in figures) == ["quickstart-attacks.pdf", "quickstart-cost-vs-fidelity.pdf"]
+    assert collect.collect(checkout) == []
+    assert {path: path.read_bytes() for path in figures} == figures
+
+
+def test_markers_must_be_there_once(collect: ModuleType) -> None:
+    for text in ("none", f"{collect.END}{collect.BEGIN}", f"{collect.BEGIN}{collect.BEGIN}{collect.END}"):
+        with pytest.raises(PoaError, match="README needs one"):
+            collect.between_markers(text, "block")
+
+
+@pytest.mark.parametrize("key", ["seconds", "environment"])
+def test_an_incomplete_result_is_refused_by_name(collect: ModuleType, tmp_path: Path, key: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({name: value for name, value in RESULT.items() if name != key}))
+    with pytest.raises(PoaError, match=rf"x\.json has no '{key}'"):
+        collect.load(path)
+
+
+def finished(folder: Path, changes: dict[str, Any] | None = None) -> Path:
+    """A run folder as `poa run` leaves it, made by the preset alone unless `changes` are told."""
+    import yaml
+
+    from poa.commands import composition
+
+    with composition.opened(composition.conf_folder()) as app:
+        _, (job,) = composition.compose(app, ["experiment=quickstart"], sweep=False)
+    config = copy.deepcopy(job.config) | {"choices": job.choices, "name": "quickstart", "job": "j"} | (changes or {})
+    folder.mkdir()
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    summary = {key: value for key, value in RESULT.items() if key not in ("name", "command", "environment")}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+def test_a_recorded_run_names_its_command_and_versions(collect: ModuleType, tmp_path: Path) -> None:
+    path = collect.record(finished(tmp_path / "run"), None, None, tmp_path / "results")
+    found = collect.load(path)
+    assert path.name == "quickstart.json"
+    assert found["command"] == "poa run experiment=quickstart"
+    assert {"python", "torch", "cores"} <= set(found["environment"])
+    assert found["methods"] == RESULT["methods"]
+    assert re.search(r"torch \d+\.\d+", collect.provenance(found))
+
+
+def test_a_run_with_overrides_needs_its_command(collect: ModuleType, tmp_path: Path) -> None:
+    run = finished(tmp_path / "run", {"seed": 7})
+    with pytest.raises(PoaError, match=r"differs from experiment=quickstart in seed"):
+        collect.record(run, None, None, tmp_path / "results")
+    path = collect.record(run, "other", "poa run experiment=quickstart seed=7", tmp_path / "results")
+    assert collect.load(path)["command"].endswith("seed=7")
+
+
+def test_what_is_no_run_or_names_this_machine_is_refused(collect: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(PoaError, match=r"no summary\.json"):
+        collect.record(tmp_path, None, None, tmp_path / "results")
+    run = finished(tmp_path / "run")
+    (run / "summary.json").write_text(json.dumps({"where": str(tmp_path / "run")}))
+    with pytest.raises(PoaError, match="names a folder of this machine"):
+        collect.record(run, None, None, tmp_path / "results")
+    assert not (tmp_path / "results").exists()
