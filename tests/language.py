@@ -61,11 +61,15 @@ def writings(each: int, seed: int, longest: int = 3) -> Corpus:
     return Corpus(records)
 
 
+def general() -> list[str]:
+    """200 sentences that belong to nobody: the base learns them, and placebos are made of their words."""
+    return [line for topic in TOPICS for line in sentences(topic, 50, seed=9)]
+
+
 @cache
 def small_base(seed: int = 0) -> Path:
     """Folder of a Llama-shaped model with about 40 thousand parameters."""
-    lines = [line for topic in TOPICS for line in sentences(topic, 50, seed=9)]
-    return tiny_base(replace(BASE, seed=seed), lines)
+    return tiny_base(replace(BASE, seed=seed), general())
 
 
 @cache

@@ -16,8 +16,8 @@ from poa.errors import PoaError
 
 COMMANDS = {
     "run": "run an experiment, or a sweep of them, from conf/",
-    "trace": "write the page on which a person sees and checks where an answer came from",
-    "serve": "answer requests with many adapters, with a receipt for every response",
+    "trace": "answer a question and show which training records the answer came from",
+    "serve": "answer over HTTP, with a signed receipt for every answer",
     "ledger": "verify, show, export and prove what a ledger holds",
     "datanet": "list, show and import collections of records",
     "methods": "list the attribution methods, with their references",

@@ -62,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
         if args.init:
             found(folder, args.origin, opened)
         with Desk.open(args.name, ready, folder) as desk:
+            # Whoever reads the next line may ask at once: from here on connections wait instead of being refused.
+            listener.listen()
             host, port = listener.getsockname()[:2]
             print(f"poa: serving adapter {opened.adapter_digest[:16]} on http://{host}:{port}", file=sys.stderr)
             print(f"poa: receipts go to {folder / LEDGER} ({desk.book.ledger.verifier.vkey})", file=sys.stderr)

@@ -79,7 +79,7 @@ def load(model: Any, folder: Path, base_digest: str) -> Any:
     named = json.loads((folder / FILES[0]).read_text()).get("base_model_name_or_path")
     if named != base_digest:
         raise Mismatch(f"adapter {folder} belongs to base {str(named)[:16]}, not to base {base_digest[:16]}")
-    with _quiet_peft():
+    with _quiet_peft(), torch.random.fork_rng():  # PEFT draws factors before it reads the stored ones
         return PeftModel.from_pretrained(model, folder, is_trainable=True).eval()
 
 

@@ -94,7 +94,10 @@ def _digest_of(folder: Path, stamps: tuple[tuple[str, int], ...]) -> str:
 def _context(folder: Path) -> int:
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers raises many unrelated types for a configuration that it cannot read
+        raise PoaError(f"{folder}/config.json is not a model configuration: {error}") from error
     longest = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     if longest is None:
         raise PoaError(f"{folder}/config.json names no context length (max_position_embeddings or n_positions)")

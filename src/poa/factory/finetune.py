@@ -76,6 +76,7 @@ def plan_digest(snapshot: Snapshot, recipe: LoRARecipe, parent: Base) -> str:
     """Identity of everything that determines the run before it starts."""
     return plain_digest(
         {
+            "format": 1,  # of the run folder: a run in the cache that was written otherwise is made again
             "manifest": snapshot.corpus.digest,
             "groups": {name: list(labels) for name, labels in snapshot.groups.items()},
             "recipe": recipe.plain(),

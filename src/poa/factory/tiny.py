@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,9 +60,20 @@ def tiny_base(recipe: TinyRecipe | None = None, texts: Sequence[str] | None = No
     digest = plain_digest({"recipe": asdict(recipe), "corpus": key, "versions": library_versions()})
     folder = cache_home() / "bases" / f"tiny-{digest[:16]}"
     if not (folder / "poa.json").is_file():
-        with atomic_folder(folder) as work:
+        with atomic_folder(folder) as work, _all_cores():
             _make(recipe, load(), work, {"recipe": asdict(recipe), "corpus": key, "digest": digest})
     return folder
+
+
+@contextmanager
+def _all_cores() -> Generator[None]:
+    """Pretraining may use every core: what was made is identified by its bytes, not by how it was made."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _make(recipe: TinyRecipe, texts: Sequence[str], folder: Path, note: dict[str, object]) -> None:

@@ -42,6 +42,11 @@ class Outcome:
     rows: int
     dropped_rows: int
 
+    @property
+    def gain(self) -> float | None:
+        """AG of GAMING section 5.1: pay after over pay before, less 1; None where honesty earned nothing."""
+        return self.paid_after / self.paid_before - 1 if self.paid_before else None
+
 
 def compare(
     corpus: Corpus,

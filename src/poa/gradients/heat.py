@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,6 +57,8 @@ def _derivative(task: CausalLM, model: Any, batch: Any, tangents: dict[str, Tens
     def tokens(changed: dict[str, Tensor]) -> Tensor:
         return task.token_log_probabilities(lambda **given: functional_call(model, changed, (), given), batch)[0]
 
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        # torch compiles its forward-mode formulas with its own deprecated torch.jit.script on first use.
+        warnings.filterwarnings("ignore", message=".*torch.jit.script.*is deprecated", category=DeprecationWarning)
         derivative: Tensor = jvp(tokens, (weights,), (tangents,))[1]
     return derivative.to(torch.float64).numpy()

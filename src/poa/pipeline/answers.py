@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from poa.datanets.installed_docs import general_docs
 from poa.errors import PoaError
 from poa.factory.causal import CausalLM
 from poa.factory.run import LoRARun
@@ -36,13 +37,20 @@ def gather(run: LoRARun, chosen: Chosen, answers: Answers, seed: int) -> Respons
     held = _named(chosen.responses, "response")
     openings = chosen.responses[: answers.generated]
     generated = [_continued(run, record, i, answers, seed) for i, record in enumerate(openings)]
-    given = [Record(f"user-{i}", text) for i, text in enumerate(answers.texts)]
-    for record in given:
-        run.task.sequence(record, whole=True)
-    none = placebo([record.text for record in run.corpus], answers.placebo, seed)
+    given = user_texts(run.task, answers)
+    # Words of texts that are in no datanet: those of the manifest are what tuning teaches, hence no placebo.
+    none = placebo(general_docs(), answers.placebo, seed) if answers.placebo else Corpus([])
     kinds = dict.fromkeys(held.ids, "held-out") | dict.fromkeys((r.id for r in generated), "generated")
     kinds |= dict.fromkeys((r.id for r in given), "user") | dict.fromkeys(none.ids, "placebo")
     return Responses(queries, Corpus((*held, *generated, *given)), none, kinds)
+
+
+def user_texts(task: CausalLM, answers: Answers) -> Corpus:
+    """The user's own responses; raises `PoaError` for one that is empty or longer than the context."""
+    given = Corpus(Record(f"user-{i}", text) for i, text in enumerate(answers.texts))
+    for record in given:
+        task.sequence(record, whole=True)
+    return given
 
 
 def _named(corpus: Corpus, kind: str) -> Corpus:

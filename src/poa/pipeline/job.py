@@ -22,8 +22,9 @@ from poa.factory.finetune import finetune
 from poa.factory.recipe import LoRARecipe
 from poa.factory.run import LoRARun
 from poa.files import cache_home, write_atomic
-from poa.pipeline.answers import Responses, gather
+from poa.pipeline.answers import Responses, gather, user_texts
 from poa.pipeline.attribution import Attribution, attribute
+from poa.pipeline.instances import made
 from poa.pipeline.measuring import nats_per_token, tuned_and_base
 from poa.pipeline.selection import Chosen, choose
 from poa.pipeline.settings import Answers, Select, Stages, read
@@ -77,9 +78,7 @@ def run_job(config: dict[str, Any], out: Path) -> dict[str, Any]:
 
 
 def _job(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    from hydra.utils import instantiate
-
-    logger = instantiate(config["logger"]).start(config["name"], config, out)
+    logger = made(config["logger"]).start(config["name"], config, out)
     stages = read(Stages, config["stages"], "stages")
     route = _route(config, out, stages)
     summary = _summary(route)
@@ -104,22 +103,21 @@ def _job(config: dict[str, Any], out: Path) -> dict[str, Any]:
 
 
 def _route(config: dict[str, Any], out: Path, stages: Stages) -> Route:
-    from hydra.utils import instantiate
-
     clock = Clock()
     answers = read(Answers, config["answers"], "answers")
-    chosen_methods = {config["choices"]["method"]: instantiate(config["method"])}
+    chosen_methods = {config["choices"]["method"]: made(config["method"])}
     chosen_methods |= {name: methods.method(name) for name in stages.compare if name not in chosen_methods}
-    recipe: LoRARecipe = instantiate(config["recipe"], _convert_="object")
+    recipe: LoRARecipe = made(config["recipe"], _convert_="object")
     with clock.stage("base"):
-        base(config["model"]["base"])  # made or fetched here, so that its time is not counted as training
+        parent = base(config["model"]["base"])  # made or fetched here, so that its time is not counted as training
+        user_texts(parent.task(), answers)  # a text that does not fit is refused before anything is trained
     with clock.stage("intake"):
-        corpus: Corpus = instantiate(config["datanet"])
+        corpus: Corpus = made(config["datanet"])
         chosen = choose(corpus, read(Select, config["select"], "select"))
         snapshot = Snapshot.of(chosen.train)
-        snapshot.save(out / "snapshot")
     with clock.stage("tune"):
         run = finetune(snapshot, base=config["model"]["base"], recipe=recipe)
+        snapshot.save(out / "snapshot")  # not earlier: a refused recipe or record leaves nothing behind
     with clock.stage("answers"):
         responses = gather(run, chosen, answers, config["seed"])
         tuned, before = tuned_and_base(run, chosen.queries)

@@ -54,12 +54,14 @@ class Answers:
 class Stages:
     """What happens beyond attribution.
 
-    compare: further methods by name. truth: seeds to retrain with. fee: micro-credits per response.
+    compare: further methods by name. truth: seeds to retrain with. attack_times: rows an attack adds, as a multiple
+    of the attacker's own. fee: micro-credits per response.
     """
 
     compare: tuple[str, ...] = ()
     truth: tuple[int, ...] = ()
     attacks: tuple[str, ...] = ()
+    attack_times: int = 2
     pay: bool = False
     report: bool = False
     fee: int = 1_000_000

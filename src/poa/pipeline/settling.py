@@ -12,6 +12,7 @@ from poa.files import atomic_folder
 from poa.gaming import Attack, NetRule, PrintedRule, attack, compare
 from poa.ledger import Verdict, export, prove, verify
 from poa.pipeline.attribution import Attribution, attribute
+from poa.pipeline.instances import made
 from poa.pipeline.journal import Card, actor, cluster_weights, write_ledger
 from poa.pipeline.measuring import tuned_and_base
 from poa.pipeline.payday import Payday, net_payday, printed_payday
@@ -25,9 +26,7 @@ if TYPE_CHECKING:
 
 def settle_route(route: Route) -> dict[str, Any]:
     """Everything that has to do with money; keys for `summary.json`, and `_`-keys that only the report reads."""
-    from hydra.utils import instantiate
-
-    policy: Policy = instantiate(route.config["policy"], _convert_="object")
+    policy: Policy = made(route.config["policy"], _convert_="object")
     if not policy.payable:
         raise PoaError(f"policy {policy.id} is for comparison only; choose a payable one")
     with route.clock.stage("payout"):
@@ -112,11 +111,9 @@ def _placebo(real: Payday, placebo: Payday | None) -> dict[str, Any] | None:
 
 def _attacks(route: Route) -> list[Attack]:
     """Those of `stages.attacks`, and the one of the `attack` group where it is set."""
-    from hydra.utils import instantiate
-
-    named = [attack(name) for name in route.stages.attacks]
+    named = [attack(name, times=route.stages.attack_times) for name in route.stages.attacks]
     chosen = route.config.get("attack")
-    return [*named, instantiate(chosen)] if chosen else named
+    return [*named, made(chosen)] if chosen else named
 
 
 def _attacked(

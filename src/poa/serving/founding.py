@@ -56,7 +56,7 @@ def _publication(author: Author, run: LoRARun) -> list[Event]:
     from poa.factory.versions import library_versions
 
     licences = "; ".join(sorted({record.licence for record in run.corpus if record.licence})) or "not stated"
-    licence, rows = licences[:500], [row_bytes(record) for record in run.corpus]
+    licence, rows = " ".join(licences.split())[:500], [row_bytes(record) for record in run.corpus]
     net = journal.create_datanet(
         author,
         f"manifest {run.snapshot[:16]} of run {run.digest[:16]}",

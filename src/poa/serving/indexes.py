@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -10,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from poa import methods
 from poa.digests import file_digest, plain_digest
-from poa.errors import Mismatch
-from poa.indexes import load_index
+from poa.errors import Corrupt, Mismatch, PoaError
 
 if TYPE_CHECKING:
     from poa.factory.run import LoRARun
@@ -61,7 +61,7 @@ def opened(folder: Path, run: TrainingRun, name: str | None = None) -> Fitted:
     Raises `Mismatch` for an index of another run or of no known kind, `Corrupt` for altered bytes.
     """
     described = _described(folder)
-    kind, _, _ = load_index(described)
+    kind = _kind(described / _MANIFEST)
     if kind not in _HOMES:
         raise Mismatch(f"{folder} holds an index of kind {kind!r}, must be one of {', '.join(_HOMES)}")
     module, cls = _HOMES[kind]
@@ -75,3 +75,13 @@ def opened(folder: Path, run: TrainingRun, name: str | None = None) -> Fitted:
 def _described(folder: Path) -> Path:
     """Where the manifest is: an index of several parts keeps the one that names its kind in a folder of its own."""
     return folder / _PART if (folder / _PART / _MANIFEST).is_file() else folder
+
+
+def _kind(path: Path) -> str:
+    """What the manifest says, unchecked: loading checks it together with everything else."""
+    try:
+        return str(json.loads(path.read_bytes())["body"]["kind"])
+    except OSError as error:
+        raise PoaError(f"{path.parent} holds no index: {path.name}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise Corrupt(f"{path} is not an index manifest") from error

@@ -71,8 +71,9 @@ def _records(methods: Sequence[Evidence], width: int) -> str:
     for one in methods:
         lines.append(f"  {one.id} ({one.channel}, {one.unit}): {one.method}")
         for row in one.records:
-            head = f"  {row.rank:>3}  {float(row.score):>+11.4g}  {row.contributor}  {row.record_id}  {row.licence}  "
-            lines.append(head + _short(row.snippet, max(20, width - len(head))))
+            source = ", ".join(filter(None, (row.contributor, row.datanet, row.licence)))
+            lines.append(f"  {row.rank:>3}  {float(row.score):>+11.4g}  {source}: {row.record_id}")
+            lines.append(f"{'':20}{_short(row.snippet, max(20, width - 20))}")
     return "\n".join(lines) or "  no method was asked"
 
 

@@ -57,7 +57,7 @@ class Tracer(AbstractContextManager["Tracer"]):
     passages: Passages
     indexes: tuple[Fitted, ...]
     scratch: Path
-    least: int = 5
+    least: int = 4
     most: int = 5
 
     @staticmethod
@@ -115,7 +115,7 @@ class Tracer(AbstractContextManager["Tracer"]):
         self, question: str, tokens: int, text: str, reason: str, sampling: Sampling, receipt_id: str, salts: Salts
     ) -> Trace:
         seen = bool(text.strip())
-        query = Corpus([_query(question, text)]) if seen else Corpus([])
+        query = Corpus([answered(question, text)]) if seen else Corpus([])
         return Trace(
             v=SCHEMA,
             receipt_id=receipt_id,
@@ -223,10 +223,10 @@ def _readable(what: str, question: str, text: str) -> None:
     """One rule for what may be asked and answered: the rule for records."""
     if not text.strip():
         raise PoaError(f"the {what} is empty")
-    if reason := check(_query(question, text)):
+    if reason := check(answered(question, text)):
         raise PoaError(f"the {what}: {reason}")
 
 
-def _query(question: str, text: str) -> Record:
-    # Some methods read the id; equal contents must have equal ids.
+def answered(question: str, text: str) -> Record:
+    """The query that methods see. Some read its id, so equal contents have equal ids."""
     return Record(f"answer-{content_digest(text, question, (), -1)[:16]}", text, question)

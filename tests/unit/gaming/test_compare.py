@@ -64,6 +64,8 @@ def test_outcomes_are_counted_right(corpus: Corpus, queries: Corpus) -> None:
         rows=8,
         dropped_rows=0,
     )
+    assert found.gain == pytest.approx(0.8)
+    assert replace(found, paid_before=0).gain is None
 
 
 def test_dropped_rows_are_the_attacks_own(corpus: Corpus, queries: Corpus) -> None:
