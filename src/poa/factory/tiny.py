@@ -69,7 +69,7 @@ def tiny_base(recipe: TinyRecipe | None = None, texts: Sequence[str] | None = No
 def _all_cores() -> Generator[None]:
     """Pretraining may use every core: what was made is identified by its bytes, not by how it was made."""
     before = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(before if "OMP_NUM_THREADS" in os.environ else os.cpu_count() or 1)
     try:
         yield
     finally:
