@@ -39,10 +39,6 @@ class StepLog:
         arrays = (self.records.astype("<i8"), self.rate.astype("<f8"), self.denominator.astype("<f8"))
         return plain_digest([[list(a.shape), sha256(np.ascontiguousarray(a).tobytes())] for a in arrays])
 
-    def rate_between(self, first: int, last: int) -> float:
-        """Sum of learning rates of steps first <= t < last: the weight of a checkpoint in TracIn."""
-        return float(self.rate[first:last].sum())
-
     def save(self, path: Path) -> None:
         from safetensors.numpy import save_file
 

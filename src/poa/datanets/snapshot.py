@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -97,6 +98,11 @@ class Snapshot:
             "tau": asdict(self.tau),
             "report": self.report.to_json(),
         }
+
+    @property
+    def cluster_weights(self) -> dict[str, int]:
+        """How many kept clusters each payee owns: what a flat licence share goes by."""
+        return dict(Counter(dict(zip(self.groups["cluster"], self.groups["payee"], strict=True)).values()))
 
     def save(self, folder: str | Path) -> None:
         """`records.parquet` and `snapshot.json`, whole or not at all."""

@@ -26,7 +26,7 @@ from poa.progress import track
 from poa.records import Corpus
 
 Array = npt.NDArray[np.float64]
-# Three models a stack: more share no further work worth having on two cores, and their activations leave the cache.
+# Models a stack: activations grow with it, and stacks are what processes share out.
 STACK = 3
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -115,9 +114,11 @@ class NetRule:
     def shares(
         self, corpus: Corpus, queries: Corpus, base: str | Path, recipe: LoRARecipe, fees: Sequence[int]
     ) -> Earnings:
+        from poa.factory.measuring import tuned_and_base
+
         snapshot, run = _trained(corpus, "drop", base, recipe)
         nats = self.method.fit(run).attribute(queries).scaled(self.slope, self.note)
-        tuned, before = (_measured(run, model, queries) for model in (run.model(), run.base()))
+        tuned, before = tuned_and_base(run, queries)
         return _settled(snapshot, net_credit(nats.by("payee"), tuned, before), self.policy, fees)
 
 
@@ -128,21 +129,6 @@ def _trained(corpus: Corpus, duplicates: Duplicates, base: str | Path, recipe: L
     return snapshot, finetune(snapshot, base=base, recipe=recipe)
 
 
-def _measured(run: LoRARun, model: Any, queries: Corpus) -> Floats:
-    """[Q] total log-probability of each query (nats), one at a time so that neighbours do not matter."""
-    import torch
-
-    with torch.no_grad():
-        rows = [run.task.measurement(model, run.task.batch([query])) for query in queries]
-    return np.array([float(row.double()) for row in rows], np.float64)
-
-
 def _settled(snapshot: Snapshot, credit: Credit, policy: Policy, fees: Sequence[int]) -> Earnings:
-    settlement = settle(receipts_of(credit, fees), policy, clusters=_cluster_weights(snapshot))
+    settlement = settle(receipts_of(credit, fees), policy, clusters=snapshot.cluster_weights)
     return Earnings(settlement, tuple(row.id for row in snapshot.dropped))
-
-
-def _cluster_weights(snapshot: Snapshot) -> dict[str, int]:
-    """How many clusters each payee owns: what a flat licence share goes by."""
-    owners = dict(zip(snapshot.groups["cluster"], snapshot.groups["payee"], strict=True))
-    return dict(Counter(owners.values()))

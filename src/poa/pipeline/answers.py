@@ -36,9 +36,10 @@ def gather(run: LoRARun, chosen: Chosen, answers: Answers, seed: int) -> Respons
     queries = _named(chosen.queries, "query")
     held = _named(chosen.responses, "response")
     openings = chosen.responses[: answers.generated]
-    generated = [_continued(run, record, i, answers, seed) for i, record in enumerate(openings)]
+    model = run.model() if openings else None
+    generated = [_continued(run.task, model, record, i, answers, seed) for i, record in enumerate(openings)]
     given = user_texts(run.task, answers)
-    # Words of texts that are in no datanet: those of the manifest are what tuning teaches, hence no placebo.
+    # Words of texts that are in no datanet; words of the manifest itself do draw pay (docs/limits.md).
     none = placebo(general_docs(), answers.placebo, seed) if answers.placebo else Corpus([])
     kinds = dict.fromkeys(held.ids, "held-out") | dict.fromkeys((r.id for r in generated), "generated")
     kinds |= dict.fromkeys((r.id for r in given), "user") | dict.fromkeys(none.ids, "placebo")
@@ -58,10 +59,10 @@ def _named(corpus: Corpus, kind: str) -> Corpus:
     return Corpus(replace(record, id=f"{kind}-{i:03d}") for i, record in enumerate(corpus))
 
 
-def _continued(run: LoRARun, record: Record, number: int, answers: Answers, seed: int) -> Record:
+def _continued(task: CausalLM, model: Any, record: Record, number: int, answers: Answers, seed: int) -> Record:
     words = record.text.split()
     prompt = " ".join(words[:12]) + " "
-    text = continuation(run.task, run.model(), prompt, answers.tokens, seed + number)
+    text = continuation(task, model, prompt, answers.tokens, seed + number)
     return Record(f"generated-{number}", text, prompt)
 
 

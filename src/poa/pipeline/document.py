@@ -8,14 +8,15 @@ import numpy as np
 
 import poa
 from poa.evaluation.correlation import spearman_rows
+from poa.factory.measuring import tuned_and_base
 from poa.gradients.heat import token_heat
 from poa.gradients.linear import LinearIndex
-from poa.pipeline.measuring import tuned_and_base
 from poa.pipeline.verbatim import spans_of
 from poa.records import Corpus, Record
 from poa.report import write
 
 if TYPE_CHECKING:
+    from poa.methods.spans import SpansIndex
     from poa.pipeline.attribution import Attribution
     from poa.pipeline.job import Route
 
@@ -206,8 +207,10 @@ def _answers(route: Route) -> list[dict[str, Any]]:
         for name, found in route.attributions.items()
         if found.family == "gradient" and isinstance(index := found.method.fit(route.run), LinearIndex)
     }
+    traced = route.attributions.get("spans")
+    spans = None if traced is None else traced.method.fit(route.run)
     return [
-        _answer(route, record, {"tuned": float(t), "base": float(b)}, indexes)
+        _answer(route, record, {"tuned": float(t), "base": float(b)}, indexes, spans)
         for record, t, b in zip(shown, tuned, base, strict=True)
     ]
 
@@ -229,7 +232,7 @@ def _shown(route: Route) -> Corpus:
 
 
 def _answer(
-    route: Route, record: Record, measured: dict[str, float], indexes: dict[str, LinearIndex]
+    route: Route, record: Record, measured: dict[str, float], indexes: dict[str, LinearIndex], spans: SpansIndex | None
 ) -> dict[str, Any]:
     offsets = route.run.task.offsets(record.text)
     records: dict[str, Any] = {}
@@ -258,7 +261,7 @@ def _answer(
         "measurement": measured,
         "tokens": [list(pair) for pair in offsets],
         "heat": heat,
-        "spans": spans_of(route, record, offsets),
+        "spans": [] if spans is None else spans_of(spans, route.run, record, offsets),
         "records": records,
         "shares": shares,
     }

@@ -15,17 +15,16 @@ import torch
 
 from poa import methods
 from poa.datanets.snapshot import Snapshot
-from poa.errors import PoaError
 from poa.evaluation.contributors import ContributorTruth, leave_one_out
 from poa.factory.bases import base
 from poa.factory.finetune import finetune
+from poa.factory.measuring import nats_per_token, tuned_and_base
 from poa.factory.recipe import LoRARecipe
 from poa.factory.run import LoRARun
 from poa.files import cache_home, write_atomic
 from poa.pipeline.answers import Responses, gather, user_texts
 from poa.pipeline.attribution import Attribution, attribute
 from poa.pipeline.instances import made
-from poa.pipeline.measuring import nats_per_token, tuned_and_base
 from poa.pipeline.selection import Chosen, choose
 from poa.pipeline.settings import Answers, Select, Stages, read
 from poa.records import Corpus
@@ -164,9 +163,3 @@ def _remember(route: Route) -> None:
     if experiment is not None:
         note = json.dumps({"run": str(route.run.folder), "out": str(route.out)}).encode()
         write_atomic(cache_home() / str(experiment) / "latest.json", note)
-
-
-def require_truth(route: Route) -> ContributorTruth:
-    if route.truth is None:
-        raise PoaError("this stage needs stages.truth")
-    return route.truth

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -200,9 +200,3 @@ def _receipts(
             )
         )
     return out
-
-
-def cluster_weights(snapshot: Snapshot) -> dict[str, int]:
-    """Records per actor in the manifest: the weights of the flat licence share."""
-    counts = Counter(snapshot.groups["payee"])
-    return {actor(name): count for name, count in counts.items()}

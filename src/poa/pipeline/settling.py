@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from poa.digests import plain_digest
 from poa.errors import PoaError
+from poa.factory.measuring import tuned_and_base
 from poa.files import atomic_folder
 from poa.gaming import Attack, NetRule, PrintedRule, attack, compare
 from poa.ledger import Verdict, export, prove, verify
 from poa.pipeline.attribution import Attribution, attribute
 from poa.pipeline.instances import made
-from poa.pipeline.journal import Card, actor, cluster_weights, write_ledger
-from poa.pipeline.measuring import tuned_and_base
+from poa.pipeline.journal import Card, actor, write_ledger
 from poa.pipeline.payday import Payday, net_payday, printed_payday
 from poa.records import Corpus
 from poa.rewards.policy import Policy
@@ -42,18 +42,17 @@ def settle_route(route: Route) -> dict[str, Any]:
     }
     if attacks := _attacks(route):
         with route.clock.stage("attacks"):
-            summary["attacks"], summary["_outcomes"] = _attacked(route, attacks, payer, slope, policy)
+            summary["attacks"] = _attacked(route, attacks, payer, slope, policy)
     with route.clock.stage("ledger"):
         verdict, receipt = _ledger(route, nats, real, card)
     summary["ledger"] = {"size": verdict.size, "root": verdict.root, "verified": verdict.ok, "message": verdict.message}
-    return summary | {"_receipt": receipt, "_payday": real}
+    return summary | {"_receipt": receipt}
 
 
 def _calibrated(route: Route, payer: Attribution) -> tuple[Scores, Card, float]:
     """Scores in nats by the slope measured on the queries (never on the responses that are paid), and the card."""
-    from poa.pipeline.job import require_truth
-
-    truth = require_truth(route)
+    if (truth := route.truth) is None:
+        raise PoaError("paying needs stages.truth: an unmeasured method may not pay")
     slope = truth.slope(payer.scores)
     if slope <= 0:
         raise PoaError(f"method {payer.name} has slope {slope:.3g} on the truth: it must not pay")
@@ -78,7 +77,8 @@ def _rows(scores: Scores, part: Corpus) -> Scores:
 def _net(route: Route, nats: Scores, part: Corpus, policy: Policy) -> Payday:
     tuned, base = tuned_and_base(route.run, part)
     actors = {name: actor(name) for name in set(route.snapshot.groups["payee"])}
-    return net_payday(_rows(nats, part), tuned, base, actors, policy, route.stages.fee, cluster_weights(route.snapshot))
+    weights = {actors[name]: weight for name, weight in route.snapshot.cluster_weights.items()}
+    return net_payday(_rows(nats, part), tuned, base, actors, policy, route.stages.fee, weights)
 
 
 def _printed(route: Route, part: Corpus) -> Payday:
@@ -116,9 +116,7 @@ def _attacks(route: Route) -> list[Attack]:
     return [*named, made(chosen)] if chosen else named
 
 
-def _attacked(
-    route: Route, attacks: list[Attack], payer: Attribution, slope: float, policy: Policy
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _attacked(route: Route, attacks: list[Attack], payer: Attribution, slope: float, policy: Policy) -> dict[str, Any]:
     rules = (PrintedRule(), NetRule(payer.method, slope, "the slope of the clean run", policy))
     outcomes = compare(
         route.snapshot.corpus,
@@ -135,7 +133,7 @@ def _attacked(
             "share_before": found.share_before,
             "share_after": found.share_after,
         }
-    return table, [asdict(found) for found in outcomes]
+    return table
 
 
 def _ledger(route: Route, nats: Scores, real: Payday, card: Card) -> tuple[Verdict, str]:

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from poa.records import Record
 
 if TYPE_CHECKING:
+    from poa.factory.run import LoRARun
     from poa.methods.spans import SpansIndex
-    from poa.pipeline.job import Route
 
 SHORTEST = 4  # tokens: shorter matches are everywhere and would underline the whole text
 CONTEXT = 60  # characters of a document shown on either side
 
 
-@lru_cache(maxsize=4)
-def _index(route: Route) -> SpansIndex | None:
-    found = route.attributions.get("spans")
-    return None if found is None else found.method.fit(route.run)
-
-
-def spans_of(route: Route, record: Record, offsets: list[tuple[int, int]]) -> list[dict[str, Any]]:
-    """Spans of at least four tokens for the report; empty where the job did not trace spans."""
-    index = _index(route)
-    if index is None:
-        return []
+def spans_of(index: SpansIndex, run: LoRARun, record: Record, offsets: list[tuple[int, int]]) -> list[dict[str, Any]]:
+    """Spans of at least four tokens for the report."""
     credited = {token for window in index.credit(record).windows for token in window.tokens}
     return [
         {
@@ -35,16 +25,16 @@ def spans_of(route: Route, record: Record, offsets: list[tuple[int, int]]) -> li
             "count": span.count,
             "p_value": span.p_value,
             "credited": not credited.isdisjoint(range(span.start, span.end)),
-            "documents": [_document(route, d.record_id, d.position, span.length) for d in span.documents[:5]],
+            "documents": [_document(run, d.record_id, d.position, span.length) for d in span.documents[:5]],
         }
         for span in index.trace(record)
         if span.length >= SHORTEST
     ]
 
 
-def _document(route: Route, name: str, position: int, length: int) -> dict[str, Any]:
-    record = route.run.corpus[route.run.corpus.ids.index(name)]
-    places = route.run.task.offsets(record.text)
+def _document(run: LoRARun, name: str, position: int, length: int) -> dict[str, Any]:
+    record = run.corpus[run.corpus.ids.index(name)]
+    places = run.task.offsets(record.text)
     start, end = places[position][0], places[position + length - 1][1]
     return {
         "record_id": name,

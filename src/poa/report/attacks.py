@@ -57,8 +57,8 @@ def attacks(document: Node) -> Html:
             "Share of the pool, before and after the attack",
             el("div", *panels, class_="multiples wide"),
             "Hollow dot: the attacker’s share as an honest contributor. Full dot: the share after the attack. A long "
-            "line to the right means that cheating pays; a rule is sound where the line is short or points left. Both "
-            "rules are drawn on the same scale.",
+            "line to the right means that cheating pays. A short line alone does not make a rule sound: one that pays "
+            "almost nobody draws only short lines, so read the payouts beside it. Both rules are on the same scale.",
             behind("The shares as a table", numbers),
         ),
     )

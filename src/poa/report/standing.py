@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from poa.report.document import Node
 
-_POLICIES = {"openledger_printed": "OpenLedger’s printed rule", "net-epoch/1": "poa’s rule (net-epoch/1)"}
+_POLICIES = {"openledger-printed": "OpenLedger’s printed rule", "net-epoch": "poa’s rule (net-epoch/1)"}
 
 
 def methods(document: Node) -> list[str]:

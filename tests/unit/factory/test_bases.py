@@ -136,7 +136,7 @@ def test_gpt2_goes_the_same_way(gpt2_folder: Path, corpus: Corpus, queries: Corp
 
 def test_gpt2_retrains_as_it_was_trained(gpt2_folder: Path, corpus: Corpus, queries: Corpus, tmp_path: Path) -> None:
     from poa.factory.counterfactual import retrain
-    from poa.pipeline.measuring import measurements
+    from poa.factory.measuring import measurements
 
     run = finetune(corpus, base=gpt2_folder, recipe=RECIPE, out=tmp_path / "run")
     found = retrain(run, np.ones((1, 16)), queries, (RECIPE.seed,), workers=1)

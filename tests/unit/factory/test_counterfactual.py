@@ -13,9 +13,9 @@ from tests.language import RECIPE
 from poa.errors import Corrupt
 from poa.factory import adapters, counterfactual
 from poa.factory.counterfactual import retrain
+from poa.factory.measuring import measurements
 from poa.factory.run import LoRARun
 from poa.factory.stacked import measure_stack, train_stack
-from poa.pipeline.measuring import measurements
 from poa.records import Corpus
 
 

@@ -11,11 +11,11 @@ import torch
 from tests.language import general
 
 from poa.errors import Corrupt, PoaError
+from poa.factory.measuring import measurements, nats_per_token, tuned_and_base
 from poa.factory.run import LoRARun
 from poa.methods.graddot import GradDot
 from poa.pipeline.answers import continuation, gather, user_texts
 from poa.pipeline.attribution import attribute
-from poa.pipeline.measuring import measurements, nats_per_token, tuned_and_base
 from poa.pipeline.selection import Chosen
 from poa.pipeline.settings import Answers
 from poa.records import Corpus

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,23 +14,6 @@ from poa.files import atomic_folder
 from poa.methods.influence import Influence
 from poa.records import Corpus
 from poa.scores import Scores
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A mebibyte of memory mounted as a disk."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    try:
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True)
-    except OSError as error:
-        pytest.skip(f"no mount command: {error}")
-    if done.returncode:
-        pytest.skip(f"cannot mount a small tmpfs: {done.stderr.decode().strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
 
 
 def ledger(disk: Path, run: LoRARun, queries: Corpus) -> None:
@@ -55,24 +37,24 @@ WRITERS: dict[str, Callable[[Path, LoRARun, Corpus], object]] = {
 @pytest.mark.parametrize(
     ("what", "free"), [("snapshot", 0), ("snapshot", 4096), ("index", 0), ("index", 4096), ("scores", 0), ("ledger", 0)]
 )
-def test_one_error_and_nothing_left(what: str, free: int, disk: Path, run: LoRARun, queries: Corpus) -> None:
-    with (disk / "ballast").open("wb") as stream:
+def test_one_error_and_nothing_left(what: str, free: int, small_disk: Path, run: LoRARun, queries: Corpus) -> None:
+    with (small_disk / "ballast").open("wb") as stream:
         stream.write(b"\0" * ((1 << 20) - 4096 - free))
     if free == 0:
-        (disk / "more").mkdir()
-        stuffed = disk / "more" / "ballast"
+        (small_disk / "more").mkdir()
+        stuffed = small_disk / "more" / "ballast"
         try:
             stuffed.write_bytes(b"\0" * (1 << 16))
         except OSError:
             assert stuffed.exists()
-    before = {path.relative_to(disk) for path in disk.rglob("*")}
+    before = {path.relative_to(small_disk) for path in small_disk.rglob("*")}
     with pytest.raises(PoaError, match=r"No space left|disk is full|disk I/O error") as caught:
-        WRITERS[what](disk, run, queries)
+        WRITERS[what](small_disk, run, queries)
     assert "\n" not in str(caught.value)
-    assert {path.relative_to(disk) for path in disk.rglob("*")} == before
+    assert {path.relative_to(small_disk) for path in small_disk.rglob("*")} == before
 
 
-def test_there_was_room_otherwise(disk: Path, run: LoRARun, queries: Corpus) -> None:
+def test_there_was_room_otherwise(small_disk: Path, run: LoRARun, queries: Corpus) -> None:
     for write in WRITERS.values():
-        write(disk, run, queries)
-    assert Scores.load(disk / "scores").query_ids == queries.ids
+        write(small_disk, run, queries)
+    assert Scores.load(small_disk / "scores").query_ids == queries.ids

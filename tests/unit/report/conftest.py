@@ -175,16 +175,16 @@ def sample() -> dict[str, Any]:
         "attacks": [
             {"policy": policy, "attack": attack, "share_before": 0.097, "share_after": after}
             for policy, shares in (
-                ("openledger_printed", (0.289, 0.534, 0.31)),
-                ("net-epoch/1", (0.007, 0.0, 0.021)),
+                ("openledger-printed", (0.289, 0.534, 0.31)),
+                ("net-epoch", (0.007, 0.0, 0.021)),
             )
             for attack, after in zip(("copier", "noise_farm", "boilerplate_farm"), shares, strict=True)
         ],
         "payout": {
             "fee": 1_000_000, "currency": "micro-credits",
             "policies": {
-                "openledger_printed": _policy(False, parts, 500_000, [9, 8, 7, 6, 6, 5, 4, 3], {}),
-                "net-epoch/1": _policy(
+                "openledger-printed": _policy(False, parts, 500_000, [9, 8, 7, 6, 6, 5, 4, 3], {}),
+                "net-epoch": _policy(
                     True, parts, 500_000, [9, 6, 4, 2, 1, 0, 0, 0],
                     {"base model": 121_400, "unattributed": 60_210, "below threshold": 18_005},
                 ),

@@ -50,8 +50,8 @@ def _set(*path: Any) -> Callable[[dict[str, Any]], None]:
         (_set("intake", "datanets", 0, "records", True), r"intake\.datanets\[0\]\.records must be a whole number"),
         (_set("agreement", "spearman", [[1.0]]), r"agreement\.spearman must be 6 x 6"),
         (_set("truth", "contributors", ["nobody"]), r"truth\.effect has no number for contributor 'nobody'"),
-        (_set("payout", "policies", "net-epoch/1", "payees", "scipy.stats", -1), r"payees\.scipy\.stats .*0 or more"),
-        (_set("payout", "policies", "net-epoch/1", "carry", 3.0), r"carry must be .*money is integers"),
+        (_set("payout", "policies", "net-epoch", "payees", "scipy.stats", -1), r"payees\.scipy\.stats .*0 or more"),
+        (_set("payout", "policies", "net-epoch", "carry", 3.0), r"carry must be .*money is integers"),
         (_set("payout", "fee", True), r"payout\.fee must be .*money is integers"),
     ],
 )
