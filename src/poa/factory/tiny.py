@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from poa.digests import plain_digest
 from poa.errors import PoaError
+from poa.factory.muon import Muon
 from poa.factory.versions import library_versions
 from poa.files import atomic_folder, cache_home
 from poa.progress import track
@@ -35,7 +36,7 @@ class TinyRecipe:
     context: int = 256
     length: int = 128
     batch: int = 8
-    steps: int = 1000
+    steps: int = 600
     rate: float = 0.02
     adam_rate: float = 0.003
     warmup: int = 30
@@ -137,7 +138,7 @@ def pretrain(model: Any, stream: Tensor, recipe: TinyRecipe) -> list[float]:
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     optimizers = [
-        torch.optim.Muon(matrices, lr=recipe.rate, weight_decay=0.0),
+        Muon(matrices, lr=recipe.rate),
         torch.optim.AdamW(others, lr=recipe.adam_rate, betas=(0.9, 0.95), weight_decay=0.0),
     ]
     peaks = [recipe.rate, recipe.adam_rate]
