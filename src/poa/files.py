@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
@@ -17,6 +19,20 @@ def cache_home() -> Path:
     if chosen := os.environ.get("POA_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "poa"
+
+
+@contextmanager
+def alone(target: Path) -> Generator[None]:
+    """Keep other processes that make `target` out until the block ends; who waits should look again what is there.
+
+    The lock is the operating system's and goes with the process, however that ends. Its file lies in the cache.
+    """
+    folder = cache_home() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    name = hashlib.sha256(os.fsencode(target.absolute())).hexdigest()[:32]
+    with open(folder / name, "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

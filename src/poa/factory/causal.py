@@ -97,9 +97,12 @@ class CausalLM:
     def token_log_probabilities(self, model: Callable[..., Any], batch: Batch) -> Tensor:
         """[B, T-1] log-probability of each supervised token (nats), 0 elsewhere; column t predicts token t+1."""
         logits: Tensor = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        labels = batch["labels"][:, 1:]
-        losses = F.cross_entropy(logits[:, :-1].transpose(1, 2), labels, ignore_index=IGNORE, reduction="none")
-        return -losses
+        # Labels move, not logits, and logits become rows of a matrix: slicing copies them, and cross_entropy over the
+        # middle axis of three is four times slower on a CPU.
+        targets = F.pad(batch["labels"][:, 1:], (0, 1), value=IGNORE)
+        rows = logits.reshape(-1, logits.shape[-1])
+        losses = F.cross_entropy(rows, targets.reshape(-1), ignore_index=IGNORE, reduction="none")
+        return -losses.view(targets.shape)[:, :-1]
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         return -self.token_log_probabilities(model, batch).sum(1)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +19,14 @@ from poa.factory.recipe import LoRARecipe
 from poa.factory.run import LoRARun
 from poa.factory.stacked import measure_stack, train_stack
 from poa.factory.versions import library_versions
+from poa.factory.workers import workers as processes
 from poa.files import cache_home, write_atomic
 from poa.progress import track
 from poa.records import Corpus
 
 Array = npt.NDArray[np.float64]
 # Models a stack: activations grow with it, and stacks are what processes share out.
-STACK = 3
+STACK = 8
 
 
 def retrain(
@@ -47,12 +46,12 @@ def retrain(
     keys = [_key(*job) for job in jobs]
     todo = [i for i, key in enumerate(keys) if not _path(key).is_file()]
     count = min(len(todo), workers or os.cpu_count() or 1)
+    label = f"retrain {len(weights)} x {len(seeds)}"
     if count > 1:
-        with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
-            done = pool.map(_job, [jobs[i] for i in todo], [keys[i] for i in todo])
-            list(track(done, f"retrain {len(weights)} x {len(seeds)}", len(todo)))
+        with processes(count) as pool:
+            list(track(pool.map(_job, [jobs[i] for i in todo], [keys[i] for i in todo]), label, len(todo)))
     else:
-        for i in track(todo, f"retrain {len(weights)} x {len(seeds)}", len(todo)):
+        for i in track(todo, label, len(todo)):
             _job(jobs[i], keys[i])
     stacks = -(-len(weights) // STACK)
     rows = [_read(key) for key in keys]
@@ -64,7 +63,7 @@ def _key(
 ) -> str:
     exact = np.ascontiguousarray(weights, "<f8").tobytes()
     body = [parent.digest, recipe.plain(), corpus.digest, sha256(exact), queries.digest, library_versions()]
-    return plain_digest(["retrain/1", *body])[:32]
+    return plain_digest(["retrain/2", *body])[:32]
 
 
 def _path(key: str) -> Path:

@@ -24,7 +24,7 @@ from poa.factory.recipe import LoRARecipe, require_quantisation
 from poa.factory.run import LoRARun, load_run, note_seal, published_files, run_digest
 from poa.factory.schedule import schedule
 from poa.factory.versions import library_versions
-from poa.files import atomic_folder, cache_home, write_atomic
+from poa.files import alone, atomic_folder, cache_home, write_atomic
 from poa.progress import track
 from poa.records import Corpus
 from poa.steplog import StepLog
@@ -60,16 +60,16 @@ def finetune(
     parent = open_base(base)
     plan = plan_digest(snapshot, recipe, parent)
     folder = Path(out) if out is not None else cache_home() / "runs" / plan[:20]
-    if (folder / "run.json").is_file():
-        run = load_run(folder)
-        if json.loads((folder / "run.json").read_text())["plan"] != plan:
-            raise PoaError(f"{folder} holds another run (other data, recipe, base or versions); choose another out=")
-        return run
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise PoaError(f"{folder} holds something that is not a training run; choose another out=")
-    _check_lengths(snapshot, parent)
-    _train_into(folder, snapshot, recipe, parent, plan)
-    return load_run(folder)
+    with alone(folder):
+        if not (folder / "run.json").is_file():
+            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                raise PoaError(f"{folder} holds something that is not a training run; choose another out=")
+            _check_lengths(snapshot, parent)
+            _train_into(folder, snapshot, recipe, parent, plan)
+    run = load_run(folder)
+    if json.loads((folder / "run.json").read_text())["plan"] != plan:
+        raise PoaError(f"{folder} holds another run (other data, recipe, base or versions); choose another out=")
+    return run
 
 
 def plan_digest(snapshot: Snapshot, recipe: LoRARecipe, parent: Base) -> str:

@@ -17,7 +17,7 @@ from poa.digests import plain_digest
 from poa.errors import PoaError
 from poa.factory.muon import Muon
 from poa.factory.versions import library_versions
-from poa.files import atomic_folder, cache_home
+from poa.files import alone, atomic_folder, cache_home
 from poa.progress import track
 
 
@@ -58,9 +58,10 @@ def tiny_base(recipe: TinyRecipe | None = None, texts: Sequence[str] | None = No
         key, load = plain_digest(given), lambda: given
     digest = plain_digest({"recipe": asdict(recipe), "corpus": key, "versions": library_versions()})
     folder = cache_home() / "bases" / f"tiny-{digest[:16]}"
-    if not (folder / "poa.json").is_file():
-        with atomic_folder(folder) as work, _all_cores():
-            _make(recipe, load(), work, {"recipe": asdict(recipe), "corpus": key, "digest": digest})
+    with alone(folder):
+        if not (folder / "poa.json").is_file():
+            with atomic_folder(folder) as work, _all_cores():
+                _make(recipe, load(), work, {"recipe": asdict(recipe), "corpus": key, "digest": digest})
     return folder
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,8 @@ import numpy as np
 
 from poa.errors import PoaError
 from poa.gaming.view import Attack, World, look
-from poa.records import Corpus
+from poa.progress import track
+from poa.records import Corpus, Record
 from poa.rewards.apportion import integer
 
 if TYPE_CHECKING:
@@ -58,13 +61,16 @@ def compare(
     fee: int,
     attacker: str = "",
     seed: int = 0,
+    pool: Executor | None = None,
 ) -> list[Outcome]:
     """Every attack under every rule, paired worlds: the attacker honest, and the attacker attacking.
 
     fee: micro-credits per query. attacker: a contributor of `corpus`; without one, `seed` draws one of those who have
     records, before anything is paid. The attacker keeps its own records (own + X) and sees the payouts of the honest
-    epoch under the rule in question. Runs are cached by content: a world whose attack rows are all dropped is the
-    honest world. Raises `PoaError` for a fee below 1, an attacker without records, a corpus or a list that is empty.
+    epoch under the rule in question. Worlds are independent of each other: `pool` may run them side by side,
+    with the same result (rules then have to be picklable). Runs are cached by content: a world whose attack rows are
+    all dropped is the honest world. Raises `PoaError` for a fee below 1, an attacker without records, a corpus or a
+    list that is empty.
     """
     integer(fee, "fee", 1)
     for what, items in (("corpus", corpus), ("queries", queries), ("attacks", attacks), ("rules", rules)):
@@ -72,16 +78,28 @@ def compare(
             raise PoaError(f"compare needs at least one of: {what}")
     who = attacker or drawn(corpus, seed)
     fees = [fee] * len(queries)
-    outcomes: list[Outcome] = []
-    for rule in rules:
-        before = rule.shares(corpus, queries, base, recipe, fees)
+    told = [repeat(value) for value in (queries, base, recipe, fees)]
+
+    def paydays(cases: Sequence[tuple[Rule, Corpus]]) -> list[Earnings]:
+        found = (map if pool is None else pool.map)(_payday, *zip(*cases, strict=True), *told)
+        return list(track(found, "worlds", len(cases)))
+
+    honest = paydays([(rule, corpus) for rule in rules])
+    cases: list[tuple[Rule, Earnings, Attack, tuple[Record, ...]]] = []
+    for rule, before in zip(rules, honest, strict=True):
         world = World(corpus, rule.policy, before.earned)
-        for attack in attacks:
-            added = attack.rows(look(world, who, attack.knowledge))
-            after = rule.shares(corpus + Corpus(added), queries, base, recipe, fees)
-            names = {record.id for record in added}
-            outcomes.append(_outcome(rule, attack, who, before, after, names))
-    return outcomes
+        cases += [(rule, before, attack, attack.rows(look(world, who, attack.knowledge))) for attack in attacks]
+    after = paydays([(rule, corpus + Corpus(added)) for rule, _, _, added in cases])
+    return [
+        _outcome(rule, attack, who, before, found, {record.id for record in added})
+        for (rule, before, attack, added), found in zip(cases, after, strict=True)
+    ]
+
+
+def _payday(
+    rule: Rule, corpus: Corpus, queries: Corpus, base: str | Path, recipe: LoRARecipe, fees: list[int]
+) -> Earnings:
+    return rule.shares(corpus, queries, base, recipe, fees)
 
 
 def drawn(corpus: Corpus, seed: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 
 from poa.digests import file_digest, plain_digest
 from poa.errors import Corrupt
-from poa.files import atomic_folder
+from poa.files import alone, atomic_folder
 from poa.gradients.capture import Block, example_gradients, layout
 from poa.progress import track
 
@@ -46,22 +47,26 @@ def gradients(run: TrainingRun, checkpoint: int, records: Corpus, side: str) -> 
     ids = [[record.id, record.digest] for record in records]
     key = plain_digest([VERSION, run.digest, step, side, ids, torch.get_num_threads()])[:24]
     folder = run.cache / "gradients" / key
-    if not (folder / "manifest.json").is_file():
-        model = run.model(checkpoint)
-        blocks = layout(run.task.tracked(model))
-        with atomic_folder(folder) as work:
-            values = _filled(run, model, records, side, blocks[-1].stop)
-            np.save(work / "rows.npy", values)
-            note = {
-                "blocks": [[b.name, b.start, b.stop, list(b.shape)] for b in blocks],
-                "rows": file_digest(work / "rows.npy"),
-            }
-            (work / "manifest.json").write_text(json.dumps(note))
+    with alone(folder):
+        if not (folder / "manifest.json").is_file():
+            _make(run, checkpoint, records, side, folder)
     note = json.loads((folder / "manifest.json").read_text())
     if file_digest(folder / "rows.npy") != note["rows"]:
         raise Corrupt(f"{folder}/rows.npy does not have the digest that its manifest promises; delete the folder")
     blocks = tuple(Block(name, start, stop, (shape[0], shape[1])) for name, start, stop, shape in note["blocks"])
     return Gradients(np.load(folder / "rows.npy", mmap_mode="r"), blocks)
+
+
+def _make(run: TrainingRun, checkpoint: int, records: Corpus, side: str, folder: Path) -> None:
+    model = run.model(checkpoint)
+    blocks = layout(run.task.tracked(model))
+    with atomic_folder(folder) as work:
+        np.save(work / "rows.npy", _filled(run, model, records, side, blocks[-1].stop))
+        note = {
+            "blocks": [[b.name, b.start, b.stop, list(b.shape)] for b in blocks],
+            "rows": file_digest(work / "rows.npy"),
+        }
+        (work / "manifest.json").write_text(json.dumps(note))
 
 
 def _filled(run: TrainingRun, model: torch.nn.Module, records: Corpus, side: str, width: int) -> Rows:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from poa.errors import PoaError
 from poa.gradients.curvature import damped_fisher_map
 from poa.gradients.linear import LinearIndex, fit_linear
 
@@ -20,24 +21,36 @@ class Influence:
     """score(q, i) = grad m_q^T (F + lambda I)^-1 (-grad loss_i) / N, F = mean of -grad loss -grad loss^T.
 
     Solved exactly in float64 through the N x N Gram matrix; lambda = `damping` x the mean non-zero eigenvalue of F.
-    With `checkpoints="all"` the scores of all checkpoints are averaged. lambda and the relative residual of each
-    solve travel with the scores. Memory: N x p per checkpoint.
+    `blocks="layers"` takes F as block-diagonal, one solve and one lambda per tracked layer: layers whose gradients
+    are large no longer decide the damping of all others. With `checkpoints="all"` the scores of all checkpoints are
+    averaged. lambda and the relative residual of each solve travel with the scores. Memory: N x p per checkpoint.
     """
 
     damping: float = 0.1
     checkpoints: str = "all"
+    blocks: str = "whole"
 
     family: ClassVar[str] = "gradient"
     citation: ClassVar[str] = "Koh & Liang, Understanding black-box predictions via influence functions, ICML 2017"
+
+    def __post_init__(self) -> None:
+        if self.blocks not in ("whole", "layers"):
+            raise PoaError(f"influence.blocks is {self.blocks!r}, must be whole or layers")
 
     def fit(self, run: TrainingRun) -> LinearIndex:
         notes: dict[str, Any] = {"lambda": [], "residual": []}
         count = len(run.checkpoints) if self.checkpoints == "all" else 1
 
         def solved(rows: Gradients, _: int) -> np.ndarray:
-            out, lam, residual = damped_fisher_map(rows.values, self.damping)
-            notes["lambda"].append(lam)
-            notes["residual"].append(residual)
-            return out / count
+            parts = [rows.values] if self.blocks == "whole" else [rows.block(block) for block in rows.blocks]
+            maps, lams, residuals = zip(*(self._solved(part) for part in parts), strict=True)
+            notes["lambda"] += lams
+            notes["residual"] += residuals
+            return np.concatenate(maps, 1) / count
 
         return fit_linear(run, self, self.checkpoints, solved, notes=notes)
+
+    def _solved(self, rows: np.ndarray) -> tuple[np.ndarray, float, float]:
+        if self.blocks == "layers" and not rows.any():
+            return np.zeros(rows.shape), 0.0, 0.0  # LoRA's A before B has left zero: this layer says nothing
+        return damped_fisher_map(rows, self.damping)

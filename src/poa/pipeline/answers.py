@@ -27,8 +27,14 @@ class Responses:
     kinds: dict[str, str]
 
     @property
-    def all(self) -> Corpus:
-        return Corpus((*self.queries, *self.paid, *self.placebo))
+    def parts(self) -> tuple[Corpus, ...]:
+        """What every method scores: the queries, the paid responses and one placebo to look at."""
+        return self.queries, self.paid, self.placebo[:1]
+
+    @property
+    def all_parts(self) -> tuple[Corpus, ...]:
+        """What a method that pays scores: the other placebos too."""
+        return *self.parts, self.placebo[1:]
 
 
 def gather(run: LoRARun, chosen: Chosen, answers: Answers, seed: int) -> Responses:

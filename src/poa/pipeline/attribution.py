@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +30,25 @@ class Attribution:
         return str(type(self.method).family)
 
 
-def attribute(name: str, method: Any, run: LoRARun, responses: Corpus) -> Attribution:
-    """Scores of `responses`, from the cache where this method, run and list have been scored before."""
-    path = _path(method, run, responses)
+def attribute(name: str, method: Any, run: LoRARun, parts: Sequence[Corpus]) -> Attribution:
+    """Scores of all `parts` together, from the cache where this method, run and parts have been scored before.
+
+    Each part is asked for by itself, because gradients are kept per list of records: methods that share a part share
+    its gradients.
+    """
+    path = _path(method, run, parts)
     if not path.is_file():
         start = time.perf_counter()
-        scores: Scores = method.fit(run).attribute(responses)
+        index = method.fit(run)
+        found: list[Scores] = [index.attribute(part) for part in parts if len(part)]
         seconds = round(time.perf_counter() - start, 3)
+        scores = reduce(Scores.concat, found)
         replace(scores, meta=dict(scores.meta) | {"seconds": seconds}).save(path)
     scores = Scores.load(path)
     return Attribution(name, method, scores, float(scores.meta["seconds"]))
 
 
-def _path(method: Any, run: LoRARun, responses: Corpus) -> Path:
-    key = plain_digest(["scores/1", type(method).__module__, repr(method), run.digest, responses.digest])
+def _path(method: Any, run: LoRARun, parts: Sequence[Corpus]) -> Path:
+    asked = [part.digest for part in parts]
+    key = plain_digest(["scores/2", type(method).__module__, repr(method), run.digest, asked])
     return cache_home() / "scores" / f"{key[:32]}.safetensors"

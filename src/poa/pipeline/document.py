@@ -202,16 +202,22 @@ def _truth(route: Route) -> dict[str, Any]:
 def _answers(route: Route) -> list[dict[str, Any]]:
     shown = _shown(route)
     tuned, base = tuned_and_base(route.run, shown)
-    indexes = {
-        name: index
+    heats = {
+        name: token_heat(index, route.run.task, shown)
         for name, found in route.attributions.items()
         if found.family == "gradient" and isinstance(index := found.method.fit(route.run), LinearIndex)
     }
     traced = route.attributions.get("spans")
     spans = None if traced is None else traced.method.fit(route.run)
     return [
-        _answer(route, record, {"tuned": float(t), "base": float(b)}, indexes, spans)
-        for record, t, b in zip(shown, tuned, base, strict=True)
+        _answer(
+            route,
+            record,
+            {"tuned": float(tuned[i]), "base": float(base[i])},
+            {name: rows[i][:-1].tolist() for name, rows in heats.items()},
+            spans,
+        )
+        for i, record in enumerate(shown)
     ]
 
 
@@ -232,7 +238,11 @@ def _shown(route: Route) -> Corpus:
 
 
 def _answer(
-    route: Route, record: Record, measured: dict[str, float], indexes: dict[str, LinearIndex], spans: SpansIndex | None
+    route: Route,
+    record: Record,
+    measured: dict[str, float],
+    heat: dict[str, list[float]],
+    spans: SpansIndex | None,
 ) -> dict[str, Any]:
     offsets = route.run.task.offsets(record.text)
     records: dict[str, Any] = {}
@@ -251,7 +261,6 @@ def _answer(
             for owner in [route.run.corpus[route.run.corpus.ids.index(hit.train_id)]]
         ]
         shares[name] = _sums(found.scores.select([row]))
-    heat = {name: token_heat(index, route.run.task, record)[:-1].tolist() for name, index in indexes.items()}
     return {
         "id": record.id,
         "kind": route.responses.kinds[record.id],

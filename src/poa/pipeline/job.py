@@ -126,8 +126,9 @@ def _route(config: dict[str, Any], out: Path, stages: Stages) -> Route:
         }
     attributions: dict[str, Attribution] = {}
     for name, method in chosen_methods.items():
+        parts = responses.all_parts if name == config["choices"]["method"] else responses.parts
         with clock.stage(f"method {name}"):
-            attributions[name] = attribute(name, method, run, responses.all)
+            attributions[name] = attribute(name, method, run, parts)
             attributions[name].scores.save(out / "scores" / f"{name}.safetensors")
     truth = None
     if stages.truth:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from poa.digests import plain_digest
 from poa.errors import PoaError
 from poa.factory.measuring import tuned_and_base
+from poa.factory.workers import workers
 from poa.files import atomic_folder
 from poa.gaming import Attack, NetRule, PrintedRule, attack, compare
 from poa.ledger import Verdict, export, prove, verify
@@ -85,7 +86,7 @@ def _printed(route: Route, part: Corpus) -> Payday:
     """The printed rule on its own method (DataInf), whatever the job pays by."""
     from poa.methods.datainf import DataInf
 
-    scores = attribute("datainf", DataInf(), route.run, route.responses.all).scores
+    scores = attribute("datainf", DataInf(), route.run, route.responses.parts).scores
     return printed_payday(_rows(scores, part), Policy.preset("openledger-printed"), route.stages.fee)
 
 
@@ -118,15 +119,17 @@ def _attacks(route: Route) -> list[Attack]:
 
 def _attacked(route: Route, attacks: list[Attack], payer: Attribution, slope: float, policy: Policy) -> dict[str, Any]:
     rules = (PrintedRule(), NetRule(payer.method, slope, "the slope of the clean run", policy))
-    outcomes = compare(
-        route.snapshot.corpus,
-        route.responses.paid,
-        attacks,
-        rules,
-        route.run.parent.name,
-        route.run.recipe,
-        route.stages.fee,
-    )
+    with workers() as pool:
+        outcomes = compare(
+            route.snapshot.corpus,
+            route.responses.paid,
+            attacks,
+            rules,
+            route.run.parent.name,
+            route.run.recipe,
+            route.stages.fee,
+            pool=pool,
+        )
     table: dict[str, Any] = {}
     for found in outcomes:
         table.setdefault(found.policy, {})[found.attack] = {

@@ -74,14 +74,18 @@ def check_payees(payees: tuple[str, ...], where: str) -> None:
 
 
 def net_credit(by_payee: Scores, tuned: npt.ArrayLike, base: npt.ArrayLike) -> Credit:
-    """Signed credit per payee that no response exceeds; nothing is clipped.
+    """Signed credit per payee that no response exceeds, and none for what training as a whole did not bring about.
 
     by_payee: [Q, C] signed scores in nats, one column per payee (`scores.by("payee")`). tuned, base: [Q] total
     log-probability (nats, <= 0) of the response under the tuned model and under the model before tuning.
     With B = -base, tuning moved the fraction m = min(1, |tuned - base| / B) of the response, and payee c is
-    credited f_c = s_c / B, all scaled down by m / sum |f| where the evidence claims more than m. Fractions are
-    rounded towards zero; what tuning did not move is `base`, the rest `unattributed` (more than m where the evidence
-    is net negative, see `Credit`). The significance gate belongs to the epoch, so `below_threshold` is 0 here.
+    credited f_c = s_c / B, all scaled down by m / sum |f| where the evidence claims more than m. Where tuning made
+    the response *less* likely, positive evidence counts as 0: what all contributors brought about together is
+    tuned - base (the efficiency of Shapley values), so together they cannot have helped. Random words are such
+    responses: methods find similar training texts for them as for any other, and without this bound they draw pay.
+    Negative evidence stays. Fractions are rounded towards zero; what tuning did not move is `base`, the rest
+    `unattributed` (more than m where the evidence is net negative, see `Credit`). The significance gate belongs to
+    the epoch, so `below_threshold` is 0 here.
     Raises `PoaError` on uncalibrated scores (their size means nothing, so it must not pay), on unsorted payees, and
     on measurements that are not finite, not <= 0 or not one per query. Source: capped marginal effect, own rule.
     """
@@ -89,10 +93,11 @@ def net_credit(by_payee: Scores, tuned: npt.ArrayLike, base: npt.ArrayLike) -> C
         raise PoaError("only scores in nats can be paid; calibrate with scores.scaled(slope, note) first")
     check_payees(by_payee.train_ids, "scores (roll them up with by('payee'))")
     before = _log_probabilities("base", base, by_payee)
-    moved_nats = np.abs(_log_probabilities("tuned", tuned, by_payee) - before)
+    change = _log_probabilities("tuned", tuned, by_payee) - before
     room = np.maximum(-before, np.finfo(np.float64).tiny)
-    moved = np.minimum(moved_nats, room) / room
-    scores = np.asarray(by_payee.values, np.float64)
+    moved = np.minimum(np.abs(change), room) / room
+    claims = np.asarray(by_payee.values, np.float64)
+    scores = np.where((change < 0)[:, None], np.minimum(claims, 0.0), claims)
     evidence = _absolute_sums(scores, by_payee.query_ids)
     fractions = np.zeros(scores.shape, np.int64)
     for query, row in enumerate(scores):

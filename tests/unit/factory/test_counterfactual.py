@@ -115,6 +115,7 @@ def test_an_interrupted_call_continues(
             raise KeyboardInterrupt
         return real(*given)  # type: ignore[arg-type]
 
+    monkeypatch.setattr(counterfactual, "STACK", 3)
     monkeypatch.setattr(counterfactual, "train_stack", counted)
     with pytest.raises(KeyboardInterrupt):
         retrain(run, weights, queries[:2], (0,), workers=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -149,3 +150,9 @@ def test_a_world_whose_attack_is_dropped_is_the_honest_run(corpus: Corpus, queri
     before = {path.name for path in (cache_home() / "runs").iterdir()}
     compare(corpus, queries, [Copier(times=2, every=1000)], [NET], base, RECIPE, 1, attacker="cy")
     assert {path.name for path in (cache_home() / "runs").iterdir()} == before
+
+
+def test_a_pool_gives_the_same_outcomes(corpus: Corpus, queries: Corpus) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        found = compare(corpus, queries, [NoiseFarm(), Copier()], [ByRows()], "none", RECIPE, 600, "cy", pool=pool)
+    assert found == counted(corpus, queries, [NoiseFarm(), Copier()])

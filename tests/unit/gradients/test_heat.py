@@ -27,8 +27,8 @@ METHODS = (GradDot(), GradDot("all"), GradCos(), TracInCP(), Influence(), DataIn
 def test_heat_sums_to_the_total_score(run: LoRARun, double: DoubleRun, queries: Corpus, method: Any) -> None:
     for source, tolerance in ((double, 1e-6), (run, 1e-3)):
         index = method.fit(source)
-        for query in (queries[1], queries[5]):
-            heat = token_heat(index, source.task, query)
+        asked = Corpus([queries[1], queries[5]])
+        for query, heat in zip(asked, token_heat(index, source.task, asked), strict=True):
             row = index.attribute(Corpus([query])).values[0].astype(np.float64)
             assert heat.shape == (len(source.task.tokens(query)) + 1,)
             assert abs(heat.sum() - row.sum()) < tolerance * max(np.abs(heat).sum(), abs(row.sum()))
@@ -60,5 +60,5 @@ def test_heat_is_the_directional_derivative_of_each_token(double: DoubleRun, que
         return found
 
     measured = (tokens_at(step) - tokens_at(-step)) / (2 * step)
-    heat = token_heat(index, task, query)
+    (heat,) = token_heat(index, task, Corpus([query]))
     np.testing.assert_allclose(heat, measured, atol=2e-3 * np.abs(heat).max())

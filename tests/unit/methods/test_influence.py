@@ -9,6 +9,7 @@ import pytest
 import torch
 from tests.language import DoubleRun, autograd_rows
 
+from poa.errors import PoaError
 from poa.evaluation.correlation import spearman_rows
 from poa.factory.classifier import train_classifier
 from poa.factory.digits import digits
@@ -30,6 +31,22 @@ def test_equals_the_explicit_inverse(double: DoubleRun, queries: Corpus, damping
     np.testing.assert_allclose(found.values, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
     assert found.meta["lambda"] == pytest.approx(lams)
     assert max(found.meta["residual"]) < 1e-10
+
+
+def test_layers_are_solved_one_by_one(double: DoubleRun, queries: Corpus) -> None:
+    from poa.gradients.capture import layout
+
+    train, asked = autograd_rows(double, double.corpus, "train", 1), autograd_rows(double, queries, "query", 1)
+    expected = np.zeros((len(queries), len(double.corpus)))
+    for block in layout(double.task.tracked(double.model(1))):
+        u, v, count = train[:, block.start : block.stop], asked[:, block.start : block.stop], len(train)
+        lam = 0.3 * float((u**2).sum()) / count**2
+        expected += v @ np.linalg.solve(u.T @ u / count + lam * np.eye(u.shape[1]), u.T) / count
+    found = Influence(0.3, "last", "layers").fit(double).attribute(queries)
+    np.testing.assert_allclose(found.values, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
+    assert len(found.meta["residual"]) == len(layout(double.task.tracked(double.model(1))))
+    with pytest.raises(PoaError, match="whole or layers"):
+        Influence(blocks="layer")
 
 
 def test_the_order_does_not_depend_on_the_scale_of_the_loss(double: DoubleRun, queries: Corpus) -> None:

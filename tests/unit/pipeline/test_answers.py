@@ -29,13 +29,13 @@ def test_kinds_and_ids(run: LoRARun, queries: Corpus, monkeypatch: pytest.Monkey
     found = gather(run, chosen, answers, seed=0)
     assert [record.text for record in found.queries] == [record.text for record in queries[:4]]
     assert len(found.paid) == 6 + 2 + 2
-    assert len(set(found.all.ids)) == 4 + 10 + 3
+    assert len(set([r.id for part in found.all_parts for r in part])) == 4 + 10 + 3
     assert {found.kinds[name] for name in found.paid.ids} == {"held-out", "generated", "user"}
     assert {found.kinds[name] for name in found.placebo.ids} == {"placebo"}
-    assert gather(run, chosen, answers, seed=0).all == found.all
+    assert gather(run, chosen, answers, seed=0).all_parts == found.all_parts
     other = gather(run, chosen, answers, seed=1)
     assert other.queries == found.queries
-    assert other.all != found.all
+    assert other.all_parts != found.all_parts
     generated = [record for record in found.paid if found.kinds[record.id] == "generated"]
     for record, opening in zip(generated, queries, strict=False):
         assert opening.text.startswith(record.prompt.rstrip())
@@ -72,7 +72,7 @@ def test_scores_are_computed_once_and_checked(
     run: LoRARun, queries: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POA_CACHE", str(tmp_path))
-    first = attribute("graddot", GradDot(), run, queries[:3])
+    first = attribute("graddot", GradDot(), run, [queries[:3]])
     assert first.family == "gradient"
     assert first.seconds >= 0
 
@@ -80,15 +80,15 @@ def test_scores_are_computed_once_and_checked(
         raise AssertionError("fitted again")
 
     monkeypatch.setattr(GradDot, "fit", fitted)
-    again = attribute("graddot", GradDot(), run, queries[:3])
+    again = attribute("graddot", GradDot(), run, [queries[:3]])
     assert again.scores.digest == first.scores.digest
     assert again.seconds == first.seconds
     for method, asked in ((GradDot("all"), queries[:3]), (GradDot(), queries[:2])):
         with pytest.raises(AssertionError, match="fitted again"):
-            attribute("graddot", method, run, asked)
+            attribute("graddot", method, run, [asked])
     with pytest.raises(AssertionError, match="fitted again"):
-        attribute("graddot", GradDot(), replace(run, digest="0" * 64), queries[:3])
+        attribute("graddot", GradDot(), replace(run, digest="0" * 64), [queries[:3]])
     (path,) = (tmp_path / "scores").iterdir()
     path.write_bytes(path.read_bytes()[:-3] + b"xyz")
     with pytest.raises(Corrupt, match=path.name):
-        attribute("graddot", GradDot(), run, queries[:3])
+        attribute("graddot", GradDot(), run, [queries[:3]])

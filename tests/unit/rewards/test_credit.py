@@ -43,6 +43,8 @@ def test_net_credit_laws(rows) -> None:
     assert ((credit.fractions == 0) | (np.sign(credit.fractions) == np.sign(values))).all()
     for row, after, before, fractions, kept in zip(values, tuned, base, credit.fractions, credit.base, strict=True):
         if before < -1e-300:
+            row = np.minimum(row, 0.0) if after < before else row
+            assert after >= before or fractions.max(initial=0) <= 0
             moved = min(Fraction(1), abs(Fraction(after) - Fraction(before)) / -Fraction(before))
             size = sum(abs(Fraction(score)) for score in row.tolist()) / -Fraction(before)
             scale = moved / size if size > moved else Fraction(1)
@@ -61,11 +63,11 @@ def test_net_credit_by_hand() -> None:
         [100_000_000, 50_000_000],
         [150_000_000, -50_000_000],  # evidence .4 for a move of .2: halved
         [-50_000_000, -50_000_000],
-        [900_000_000, 100_000_000],  # moved down by as much as the response holds, still a move
+        [0, 0],  # tuning made this response less likely, so together they cannot have helped
     ]
     assert credit.base.tolist() == [500_000_000, 800_000_000, 900_000_000, 0]
     # The third response is net negative: its residuals are 1.1e9 together.
-    assert credit.unattributed.tolist() == [350_000_000, 100_000_000, 200_000_000, 0]
+    assert credit.unattributed.tolist() == [350_000_000, 100_000_000, 200_000_000, 1_000_000_000]
 
 
 def test_rounding_favours_neither_the_payees_nor_the_base_model() -> None:
@@ -73,6 +75,12 @@ def test_rounding_favours_neither_the_payees_nor_the_base_model() -> None:
     assert credit.fractions.tolist() == [[333_333_333], [-333_333_333]]
     assert credit.base.tolist() == [666_666_666, 666_666_666]
     assert credit.unattributed.tolist() == [1, 666_666_667]
+
+
+def test_evidence_against_a_response_that_tuning_made_less_likely_stays() -> None:
+    credit = net_credit(scores([[2.0, -1.0], [2.0, -4.0]]), [-12.0, -12.0], [-10.0, -10.0])
+    assert credit.fractions.tolist() == [[0, -100_000_000], [0, -200_000_000]]  # the second claims more than the move
+    assert credit.unattributed.tolist() == [300_000_000, 400_000_000]
 
 
 def test_nothing_moved_pays_nobody() -> None:
@@ -83,7 +91,7 @@ def test_nothing_moved_pays_nobody() -> None:
 
 def test_a_response_that_the_base_model_was_sure_of() -> None:
     credit = net_credit(scores([[2.0, -2.0], [2.0, 2.0]]), [-1.0, 0.0], [0.0, 0.0])
-    assert credit.fractions.tolist() == [[500_000_000, -500_000_000], [0, 0]]
+    assert credit.fractions.tolist() == [[0, -UNIT], [0, 0]]
     assert credit.base.tolist() == [0, UNIT]
 
 
