@@ -1,21 +1,23 @@
-"""Per-example gradients of the tracked linear layers from forward inputs and output gradients.
+"""Per-example gradients of a model, read at its layers while one forward and one backward pass go by.
 
-For y_t = W x_t the gradient of one example is sum_t s_t x_t^T with s_t = d(loss)/d(y_t). Asking autograd for the
-s_t alone never forms a batch weight gradient.
+Autograd is asked for the gradients at the outputs of tracked layers alone, so no weight gradient of a batch is ever
+formed. Parameters that several modules share are one block: their gradients add up, cross terms included.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from poa.errors import Unsupported
+from poa.errors import PoaError, Unsupported
+from poa.gradients.factors import Factor
+from poa.gradients.sites import Site, sites
 from poa.records import Record
 
 if TYPE_CHECKING:
@@ -33,68 +35,200 @@ class Block:
 
 
 def layout(modules: Mapping[str, nn.Module]) -> tuple[Block, ...]:
-    """Columns of each tracked layer in order; a bias is one more input that is always 1."""
-    blocks: list[Block] = []
-    start = 0
+    """Columns of each tracked layer in order; a bias is one more input that is always 1.
+
+    A weight that two layers share (tied embedding and head) has one block, named for the first of them.
+    """
+    return _blocks(sites(modules), _owners(modules))
+
+
+def _owners(modules: Mapping[str, nn.Module]) -> dict[str, str]:
+    """The layer whose block a layer's weight belongs to: itself, or the first one with the same parameter."""
+    first: dict[int, str] = {}
+    owners: dict[str, str] = {}
     for name, module in modules.items():
-        if not isinstance(module, nn.Linear):
-            raise Unsupported(f"layer {name} is a {type(module).__name__}; this version captures linear layers only")
-        out, inner = module.weight.shape
-        shape = (int(out), int(inner) + ("bias" in dict(module.named_parameters())))
+        weight = dict(module.named_parameters(recurse=False)).get("weight")
+        owners[name] = name if weight is None else first.setdefault(id(weight), name)
+    return owners
+
+
+def _blocks(found: Sequence[Site], owners: Mapping[str, str]) -> tuple[Block, ...]:
+    blocks: list[Block] = []
+    shapes: dict[str, tuple[int, int]] = {}
+    start = 0
+    for name, shape in (block for site in found for block in site.blocks):
+        owner = owners.get(name, name)
+        if owner != name:
+            if shapes[owner] != shape:
+                raise Unsupported(f"layers {owner} and {name} share a weight but not their biases or layout")
+            continue
         stop = start + shape[0] * shape[1]
         blocks.append(Block(name, start, stop, shape))
+        shapes[name] = shape
         start = stop
     if not blocks:
-        raise Unsupported("the model has no trainable linear layer to attribute through")
+        raise Unsupported("the model has no trainable layer to attribute through")
     return tuple(blocks)
 
 
-@contextmanager
-def _recorded(modules: Mapping[str, nn.Module]) -> Generator[dict[str, list[tuple[Tensor, GradientEdge]]]]:
-    """Collect (input, place of the output in the graph) of each call; hooks are gone when the block ends.
+@dataclass(frozen=True, eq=False)
+class Captured:
+    """Gradients of n examples: per block the factors whose sum it is (more than one where weights are tied)."""
 
-    The edge, not the tensor: an activation that works in place (ReLU(inplace=True)) turns the tensor into its own
-    output, and its gradient would then silently be that of another layer.
+    blocks: tuple[Block, ...]
+    factors: Mapping[str, tuple[Factor, ...]]
+    count: int
+
+    def rows(self) -> Tensor:
+        """[n, p] multiplied out, in the order of `blocks`."""
+        some = next(iter(self.factors.values()))[0].dense()
+        out = some.new_zeros(self.count, self.blocks[-1].stop)
+        for block in self.blocks:
+            for factor in self.factors.get(block.name, ()):
+                out[:, block.start : block.stop] += factor.dense()
+        return out
+
+
+@dataclass(eq=False)
+class _Watch:
+    """What the hooks of one capture note: per site (input, place of the output in the graph) of each call.
+
+    `on` only while a forward pass is watched: gradient checkpointing runs layers again on the way back, and factors
+    of norms are had by calling them.
     """
-    calls: dict[str, list[tuple[Tensor, GradientEdge]]] = {name: [] for name in modules}
 
-    def keep(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-        return lambda _, given, out: calls[name].append((given[0].detach(), get_gradient_edge(out)))
+    on: bool = False
+    calls: list[tuple[int, Tensor, GradientEdge]] = field(default_factory=list[tuple[int, Tensor, GradientEdge]])
 
-    handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
+    @contextmanager
+    def open(self) -> Generator[None]:
+        self.calls = []
+        self.on = True
+        try:
+            yield
+        finally:
+            self.on = False
+
+
+@dataclass(frozen=True, eq=False)
+class Capture:
+    """An open capture on one model; see `capturing`."""
+
+    task: Task
+    model: nn.Module
+    blocks: tuple[Block, ...]
+    sites: tuple[Site, ...]
+    owners: Mapping[str, str]
+    watch: _Watch
+
+    def factors(self, records: Sequence[Record], side: str) -> Captured:
+        """Factored gradients of `records` in one batch.
+
+        side="train": of -loss (the direction in which training on the record moved the weights); side="query": of the
+        measurement. Both are *sums* over supervised tokens, so a positive product means "helped". Raises
+        `Unsupported` where examples of a batch cannot be told apart, and `PoaError` where a gradient is not finite.
+        """
+        if side not in ("train", "query"):
+            raise PoaError(f"side is {side!r}, must be train or query")
+        _refuse_train_mode(self.model)
+        batch = self.task.batch(records, whole=side == "query")
+        with torch.enable_grad(), self.watch.open():
+            each = self.task.measurement(self.model, batch) if side == "query" else -self.task.loss(self.model, batch)
+            _check_losses(each, len(records))
+        calls, self.watch.calls = self.watch.calls, []
+        signals: Any = torch.autograd.grad(each.sum(), [edge for _, _, edge in calls], allow_unused=True)
+        found: dict[str, list[Factor]] = {}
+        with torch.no_grad():
+            for (at, given, _), signal in zip(calls, signals, strict=True):
+                if signal is None:  # the loss does not reach this call
+                    continue
+                site = self.sites[at]
+                _check_signal(site, given, signal, len(records))
+                for (name, _), factor in zip(site.blocks, site.factors(given, signal), strict=True):
+                    found.setdefault(self.owners.get(name, name), []).append(factor)
+        if not found:
+            raise Unsupported("no tracked layer takes part in the loss")
+        return Captured(self.blocks, {name: tuple(parts) for name, parts in found.items()}, len(records))
+
+
+@contextmanager
+def capturing(task: Task, model: nn.Module) -> Generator[Capture]:
+    """Watch the tracked layers of `model` until the block ends; nothing of the model is changed afterwards.
+
+    Opening a capture once for many records is cheaper than `example_gradients` for each of them.
+    """
+    _refuse_train_mode(model)
+    modules = task.tracked(model)
+    found, owners = sites(modules, model), _owners(modules)
+    watch = _Watch()
+    handles = [site.module.register_forward_hook(_keep(watch, at)) for at, site in enumerate(found)]
+    replaced = [(site.module, site.forward) for site in found if site.forward is not None]
+    for module, forward in replaced:
+        module.forward = forward  # an attribute of this one object, over its class's method
     try:
-        yield calls
+        yield Capture(task, model, _blocks(found, owners), found, owners, watch)
     finally:
         for handle in handles:
             handle.remove()
+        for module, _ in replaced:
+            del module.forward
+
+
+def _keep(watch: _Watch, at: int) -> Callable[[nn.Module, tuple[Any, ...], Any], Tensor | None]:
+    """A hook that notes (input, place of the output in the graph).
+
+    The place, not the tensor: an activation that works in place (ReLU(inplace=True)) turns the tensor into its own
+    output, and its gradient would then silently be that of another layer. Where everything below is frozen, the graph
+    begins here.
+    """
+
+    def hook(_: nn.Module, given: tuple[Any, ...], out: Any) -> Tensor | None:
+        if not watch.on:
+            return None
+        if not isinstance(out, Tensor) or not given:
+            raise Unsupported(f"a {type(_).__name__} that is not a function from one tensor to one cannot be tracked")
+        if not torch.is_grad_enabled():
+            raise Unsupported("reentrant gradient checkpointing hides layers; use use_reentrant=False")
+        begins = not out.requires_grad
+        if begins:
+            # A copy, because a leaf must not be changed in place by what follows.
+            out = out.detach().requires_grad_().clone()
+        watch.calls.append((at, given[0].detach(), get_gradient_edge(out)))
+        return out if begins else None
+
+    return hook
+
+
+def _refuse_train_mode(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if module.training and isinstance(module, nn.modules.batchnorm._BatchNorm):  # pyright: ignore[reportPrivateUsage]
+            raise Unsupported(f"layer {name} is a BatchNorm in train mode: examples have no gradients of their own")
+        if module.training and isinstance(module, nn.modules.dropout._DropoutNd) and module.p:  # pyright: ignore[reportPrivateUsage]
+            raise Unsupported(f"layer {name} is an active dropout: the same record would give other gradients")
+
+
+def _check_signal(site: Site, given: Tensor, signal: Tensor, count: int) -> None:
+    name = site.blocks[0][0]
+    if given.shape[0] != count or signal.shape[0] != count:
+        raise Unsupported(
+            f"layer {name} sees {given.shape[0]} rows for {count} records: their gradients cannot be told apart; give "
+            "it one row per record (position ids, for example) or capture one record at a time"
+        )
+    if not torch.isfinite(signal.sum()):
+        raise PoaError(f"the gradient at layer {name} is not finite (nan or infinite): nothing can be attributed by it")
+
+
+def _check_losses(each: Tensor, count: int) -> None:
+    if each.shape != (count,):
+        raise Unsupported(
+            f"the task's loss has shape {tuple(each.shape)} for {count} records; it must be one sum per record: "
+            "a reduced loss does not say by what it was divided"
+        )
+    if each.dtype not in (torch.float32, torch.float64):
+        raise Unsupported(f"the loss is {str(each.dtype).removeprefix('torch.')}; gradients need float32 or float64")
 
 
 def example_gradients(task: Task, model: nn.Module, records: Sequence[Record], side: str) -> Tensor:
-    """[n, p] gradients, one row per record, in the model's dtype.
-
-    side="train": -grad of the training loss (the direction in which training on the record moved the weights);
-    side="query": +grad of the measurement. Both are *sums* over supervised tokens, so a positive dot product means
-    "helped". Records of the batch do not mix: nothing here normalises over the batch.
-    """
-    if model.training:
-        raise Unsupported("the model is in train mode: active dropout or BatchNorm has no per-example gradient")
-    modules = task.tracked(model)
-    blocks = layout(modules)
-    batch = task.batch(records, whole=side == "query")
-    with torch.enable_grad(), _recorded(modules) as calls:
-        total = task.measurement(model, batch).sum() if side == "query" else -task.loss(model, batch).sum()
-        flat = [(block, given, out) for block in blocks for given, out in calls[block.name]]
-        signals = torch.autograd.grad(total, [out for _, _, out in flat])
-    rows = torch.zeros(len(records), blocks[-1].stop, dtype=total.dtype)
-    for (block, given, _), signal in zip(flat, signals, strict=True):
-        rows[:, block.start : block.stop] += _outer(given, signal, block)
-    return rows
-
-
-def _outer(given: Tensor, signal: Tensor, block: Block) -> Tensor:
-    """sum_t s_t [x_t; 1]^T per example, flattened to [n, out*in]."""
-    if block.shape[1] == given.shape[-1] + 1:
-        given = torch.cat([given, given.new_ones(*given.shape[:-1], 1)], -1)
-    if given.ndim == 2:  # no token axis
-        given, signal = given.unsqueeze(1), signal.unsqueeze(1)
-    return torch.bmm(signal.transpose(1, 2), given).flatten(1)
+    """[n, p] gradients, one row per record, in the model's dtype; see `Capture.factors` for side, sign and errors."""
+    with capturing(task, model) as capture:
+        return capture.factors(records, side).rows()

@@ -14,14 +14,14 @@ import torch
 from poa.digests import file_digest, plain_digest
 from poa.errors import Corrupt
 from poa.files import alone, atomic_folder
-from poa.gradients.capture import Block, example_gradients, layout
+from poa.gradients.capture import Block, capturing, layout
 from poa.progress import track
 
 if TYPE_CHECKING:
     from poa.protocols import TrainingRun
     from poa.records import Corpus
 
-VERSION = 1
+VERSION = 2
 Rows = npt.NDArray[np.floating[Any]]
 
 
@@ -70,7 +70,8 @@ def _make(run: TrainingRun, checkpoint: int, records: Corpus, side: str, folder:
 
 
 def _filled(run: TrainingRun, model: torch.nn.Module, records: Corpus, side: str, width: int) -> Rows:
-    rows: list[Rows] = []
-    for record in track(records, f"gradients ({side})", len(records)):
-        rows.append(example_gradients(run.task, model, [record], side)[0].numpy())
-    return np.stack(rows) if rows else np.zeros((0, width), np.float32)
+    if not len(records):
+        return np.zeros((0, width), np.float32)
+    with capturing(run.task, model) as capture:
+        told = track(records, f"gradients ({side})", len(records))
+        return np.stack([capture.factors([record], side).rows()[0].numpy() for record in told])

@@ -195,7 +195,7 @@ def _span(span: Span, number: int, anchor: str) -> Html:
     facts = [numerals.counted(span.length, "token") if span.length is not None else ""]
     facts.append(f"{numerals.counted(span.count, 'time')} in the corpus" if span.count is not None else "")
     facts.append(f"chance of such a match {numerals.power(span.chance)}" if span.chance is not None else "")
-    standing_ = "counts for pay" if span.credited else "shown only"
+    standing_ = "informative" if span.credited else "commonplace"
     back = el("a", "↑ to the text", href=f"#{anchor}-ref{number}", class_="back")
     head = el(
         "p",

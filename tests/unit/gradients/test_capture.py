@@ -11,7 +11,7 @@ from tests.language import DoubleRun, autograd_rows
 from torch import Tensor, nn
 
 from poa.conformance import digits_mlp
-from poa.errors import Unsupported
+from poa.errors import PoaError, Unsupported
 from poa.factory.run import LoRARun
 from poa.gradients.capture import example_gradients, layout
 from poa.records import Corpus, Record
@@ -107,16 +107,72 @@ def test_a_reused_layer_sums_its_uses(inplace: bool) -> None:
 
 
 def test_what_cannot_be_captured_is_refused(run: LoRARun, queries: Corpus) -> None:
-    with pytest.raises(Unsupported, match="layer c is a Conv1d"):
-        layout({"c": nn.Conv1d(1, 1, 1)})
-    with pytest.raises(Unsupported, match="no trainable linear layer"):
+    with pytest.raises(Unsupported, match="layer r is a ReLU without parameters"):
+        layout({"r": nn.ReLU()})
+    with pytest.raises(Unsupported, match="no trainable layer"):
         layout({})
-    with pytest.raises(Unsupported, match="in train mode"):
-        example_gradients(run.task, run.model().train(), [queries[0]], "query")
+    with pytest.raises(Unsupported, match="max_norm or scale_grad_by_freq"):
+        layout({"e": nn.Embedding(3, 2, scale_grad_by_freq=True)})
+    with pytest.raises(Unsupported, match="pads by 'circular'"):
+        layout({"c": nn.Conv2d(1, 1, 2, padding_mode="circular")})
+    with pytest.raises(PoaError, match="side is 'test'"):
+        example_gradients(run.task, run.model(), [queries[0]], "test")
+
+
+class Two(Squares):
+    def tracked(self, model: nn.Module) -> dict[str, nn.Module]:
+        return {name: module for name, module in model.named_modules() if list(module.parameters(recurse=False))}
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([nn.Linear(5, 5), nn.Dropout(0.1)], "layer 1 is an active dropout"),
+        ([nn.Linear(5, 5), nn.BatchNorm1d(5)], "layer 1 is a BatchNorm in train mode"),
+    ],
+)
+def test_examples_that_depend_on_luck_or_neighbours_are_refused(layers: list[nn.Module], message: str) -> None:
+    model = nn.Sequential(*layers, nn.Flatten(0)).double()
+    with pytest.raises(Unsupported, match=message):
+        example_gradients(Two(), model.train(), [Record("r", features=(0.0,) * 5)], "query")  # type: ignore[arg-type]
+
+
+def test_a_reduced_or_coarse_loss_is_refused() -> None:
+    records = [Record(f"r{i}", features=(float(i),) * 5) for i in range(2)]
+    model = Twice(inplace=False).eval()
+
+    class Mean(Squares):
+        def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+            return model(batch["x"]).mean()
+
+    class Half(Squares):
+        def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+            return model(batch["x"]).bfloat16()
+
+    with pytest.raises(Unsupported, match=r"loss has shape \(\) for 2 records"):
+        example_gradients(Mean(), model, records, "train")  # type: ignore[arg-type]
+    with pytest.raises(Unsupported, match="loss is bfloat16"):
+        example_gradients(Half(), model, records, "train")  # type: ignore[arg-type]
+
+
+def test_rows_that_belong_to_all_examples_are_refused() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.place = nn.Embedding(1, 5, dtype=torch.float64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (x * self.place(torch.zeros(1, dtype=torch.long))).sum(-1)
+
+    records = [Record(f"r{i}", features=(float(i),) * 5) for i in range(2)]
+    with pytest.raises(Unsupported, match="layer place sees 1 rows for 2 records"):
+        example_gradients(Two(), Shared().eval(), records, "query")  # type: ignore[arg-type]
+    assert example_gradients(Two(), Shared().eval(), records[:1], "query").shape == (1, 5)  # type: ignore[arg-type]
 
 
 def test_hooks_are_gone_afterwards(run: LoRARun, queries: Corpus) -> None:
     model = run.model()
     example_gradients(run.task, model, [queries[0]], "query")
     assert not any(module._forward_hooks for module in model.modules())
+    assert not any("forward" in vars(module) for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())

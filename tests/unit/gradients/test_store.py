@@ -43,7 +43,7 @@ def test_the_second_call_reads(fresh: DoubleRun, queries: Corpus, monkeypatch: p
     def computed(*_: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(store, "example_gradients", computed)
+    monkeypatch.setattr(store, "capturing", computed)
     again = gradients(fresh, 0, queries[:2], "query")
     assert again.values.tobytes() == first.values.tobytes()
     assert again.blocks == first.blocks

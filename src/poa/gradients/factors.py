@@ -1,0 +1,109 @@
+"""Per-example gradients in factored form: what a layer read and what came back, before anything is multiplied out.
+
+The gradient of a linear layer's weight for one example is sum_t s_t a_t^T over its tokens: s_t the gradient at the
+output, a_t the input. Kept as factors it costs T (out + in) numbers instead of out x in, and inner products,
+projections and per-token parts can be had without ever forming the matrix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from poa.errors import Unsupported
+
+
+@dataclass(frozen=True)
+class Outer:
+    """sum_t left[e, t] right[e, t]^T: a matrix [out, in] per example. left: [n, T, out], right: [n, T, in]."""
+
+    left: Tensor
+    right: Tensor
+
+    def dense(self) -> Tensor:
+        """[n, out * in]."""
+        return torch.bmm(self.left.transpose(1, 2), self.right).flatten(1)
+
+    def along(self, direction: Tensor) -> Tensor:
+        """[n, T] parts of <gradient, direction> that each token brings; `direction`: [out * in]."""
+        matrix = direction.view(self.left.shape[2], self.right.shape[2])
+        return ((self.left @ matrix) * self.right).sum(2)
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Row ids[e, t] of a table [rows, d] receives signal[e, t]. ids: [n, T], signal: [n, T, d]."""
+
+    ids: Tensor
+    signal: Tensor
+    rows: int
+
+    def dense(self) -> Tensor:
+        n, _, width = self.signal.shape
+        out = self.signal.new_zeros(n, self.rows, width)
+        return out.scatter_add_(1, self.ids.unsqueeze(2).expand_as(self.signal), self.signal).flatten(1)
+
+    def along(self, direction: Tensor) -> Tensor:
+        return (direction.view(self.rows, -1)[self.ids] * self.signal).sum(2)
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """sum_t left[e, t, j] right[e, t, j, k]: gain and offset of a norm. left: [n, T, d], right: [n, T, d, k]."""
+
+    left: Tensor
+    right: Tensor
+
+    def dense(self) -> Tensor:
+        return torch.einsum("etd,etdk->edk", self.left, self.right).flatten(1)
+
+    def along(self, direction: Tensor) -> Tensor:
+        return torch.einsum("etd,etdk,dk->et", self.left, self.right, direction.view(self.right.shape[2:]))
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Gradients that were multiplied out at once, [n, p]: modules of a kind that is not known by its factors."""
+
+    values: Tensor
+
+    def dense(self) -> Tensor:
+        return self.values
+
+    def along(self, direction: Tensor) -> Tensor:
+        raise Unsupported("a module of unknown kind has no per-token gradients; leave it out of Task.tracked")
+
+
+Factor: TypeAlias = Outer | Lookup | Elementwise | Whole
+
+
+def inner(first: Factor, second: Factor) -> Tensor:
+    """[n, m] inner products of the gradients of n and m examples with respect to one parameter.
+
+    Two factored gradients meet token by token where that is cheaper than multiplying out, and always where a tied
+    embedding meets a head: no table of all rows is formed.
+    """
+    if isinstance(first, Outer) and isinstance(second, Outer) and _meet(first, second):
+        left = torch.einsum("eto,fso->efts", first.left, second.left)
+        return torch.einsum("efts,eti,fsi->ef", left, first.right, second.right)
+    if isinstance(first, Lookup) and isinstance(second, Lookup):
+        same = first.ids[:, None, :, None] == second.ids[None, :, None, :]
+        return (torch.einsum("etd,fsd->efts", first.signal, second.signal) * same).sum((2, 3))
+    if isinstance(first, Outer) and isinstance(second, Lookup):
+        # first.left[e, t, ids[f, s]] * <first.right[e, t], second.signal[f, s]>
+        picked = first.left[:, :, second.ids]  # [n, T, m, S]
+        return (picked * torch.einsum("etd,fsd->etfs", first.right, second.signal)).sum((1, 3))
+    if isinstance(first, Lookup) and isinstance(second, Outer):
+        return inner(second, first).T
+    return first.dense() @ second.dense().T
+
+
+def _meet(first: Outer, second: Outer) -> bool:
+    """Whether n m T S (out + in) is less work than forming both matrices and n m out in."""
+    (n, t, out), inside = first.left.shape, first.right.shape[2]
+    m, s = second.left.shape[:2]
+    formed = (n * t + m * s) * out * inside + n * m * out * inside
+    return n * m * t * s * (out + inside + 1) < formed
