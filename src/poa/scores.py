@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SIGN = "positive = including the record raised the measurement (it helped)"
-SCHEMA = "poa.scores/1"
+SCHEMA = "poa.scores/2"
 Array = npt.NDArray[np.floating[Any]]
 
 
@@ -176,7 +176,8 @@ class Scores:
             "digest": self.digest,
             "seal": _seal(body, self.stderr),
         }
-        write_atomic(Path(path), save(tensors, metadata=header))
+        # One entry: safetensors writes several in an order that changes from process to process.
+        write_atomic(Path(path), save(tensors, metadata={"poa": json.dumps(header, sort_keys=True)}))
 
     @staticmethod
     def load(path: str | Path) -> Scores:
@@ -185,7 +186,7 @@ class Scores:
 
         try:
             with safe_open(str(path), framework="numpy") as stored:
-                header: dict[str, str] = stored.metadata() or {}
+                header: dict[str, str] = json.loads((stored.metadata() or {}).get("poa", "{}"))
                 if header.get("schema") != SCHEMA or header.get("sign") != SIGN:
                     raise Mismatch(f"{path} is not a {SCHEMA} file with the sign '{SIGN}'")
                 names = set(stored.keys())

@@ -173,3 +173,12 @@ def test_files_that_are_no_scores(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("not safetensors")
     with pytest.raises(Corrupt, match="not a readable safetensors file"):
         Scores.load(tmp_path / "text")
+
+
+def test_the_same_scores_make_the_same_file(tmp_path: Path) -> None:
+    scores = Scores(
+        np.ones((2, 2)), ("q", "r"), ("a", "b"), {"contributor": ("x", "y")}, meta={"run": "0", "dtype": "f"}
+    )
+    for i in range(12):
+        scores.save(tmp_path / f"{i}")
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1

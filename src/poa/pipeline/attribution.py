@@ -45,10 +45,12 @@ def attribute(name: str, method: Any, run: LoRARun, parts: Sequence[Corpus]) -> 
         scores = reduce(Scores.concat, found)
         replace(scores, meta=dict(scores.meta) | {"seconds": seconds}).save(path)
     scores = Scores.load(path)
-    return Attribution(name, method, scores, float(scores.meta["seconds"]))
+    meta = dict(scores.meta)
+    seconds = float(meta.pop("seconds"))  # of this machine; what is handed on is the same everywhere
+    return Attribution(name, method, replace(scores, meta=meta), seconds)
 
 
 def _path(method: Any, run: LoRARun, parts: Sequence[Corpus]) -> Path:
     asked = [part.digest for part in parts]
-    key = plain_digest(["scores/2", type(method).__module__, repr(method), run.digest, asked])
+    key = plain_digest(["scores/3", type(method).__module__, repr(method), run.digest, asked])
     return cache_home() / "scores" / f"{key[:32]}.safetensors"

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from poa.digests import plain_digest
 from poa.errors import PoaError
 from poa.factory.measuring import tuned_and_base
-from poa.factory.workers import workers
 from poa.files import atomic_folder
-from poa.gaming import Attack, NetRule, PrintedRule, attack, compare
+from poa.gaming import Attack, NetRule, PrintedRule, attack
 from poa.ledger import Verdict, export, prove, verify
 from poa.pipeline.attribution import Attribution, attribute
+from poa.pipeline.cheats import outcomes
 from poa.pipeline.instances import made
 from poa.pipeline.journal import Card, actor, write_ledger
 from poa.pipeline.payday import Payday, net_payday, printed_payday
@@ -119,19 +119,9 @@ def _attacks(route: Route) -> list[Attack]:
 
 def _attacked(route: Route, attacks: list[Attack], payer: Attribution, slope: float, policy: Policy) -> dict[str, Any]:
     rules = (PrintedRule(), NetRule(payer.method, slope, "the slope of the clean run", policy))
-    with workers() as pool:
-        outcomes = compare(
-            route.snapshot.corpus,
-            route.responses.paid,
-            attacks,
-            rules,
-            route.run.parent.name,
-            route.run.recipe,
-            route.stages.fee,
-            pool=pool,
-        )
+    paid, corpus = route.responses.paid, route.snapshot.corpus
     table: dict[str, Any] = {}
-    for found in outcomes:
+    for found in outcomes(route.run, corpus, paid, attacks, rules, route.stages.fee):
         table.setdefault(found.policy, {})[found.attack] = {
             "share_before": found.share_before,
             "share_after": found.share_after,
