@@ -152,7 +152,7 @@ def test_changed_files_are_refused(tmp_path: Path, part: str) -> None:
     path = tmp_path / "s.safetensors"
     make(np.ones((2, 2)), np.ones((2, 2)), contributor=("a", "b")).save(path)
     with safe_open(str(path), framework="numpy") as stored:
-        header = dict(stored.metadata())
+        header = json.loads(stored.metadata()["poa"])
         tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     body = json.loads(header["body"])
     if part in tensors:
@@ -162,7 +162,7 @@ def test_changed_files_are_refused(tmp_path: Path, part: str) -> None:
     else:
         body[part] = {"groups": {"contributor": ["b", "a"]}, "meta": {}, "train_ids": ["x", "y"], "unit": "nats"}[part]
         header["body"] = json.dumps(body, sort_keys=True)
-    save_file(tensors, path, metadata=header)
+    save_file(tensors, path, metadata={"poa": json.dumps(header)})
     with pytest.raises(Mismatch if part in ("sign", "schema") else Corrupt):
         Scores.load(path)
 
