@@ -139,12 +139,15 @@ def facts(result: Result) -> list[str]:
     """One sentence for each single number."""
     nll = result["heldout_nll"]
     out = [f"Held-out loss: {nll['base']:.3f} nats per token before tuning, {nll['tuned']:.3f} after."]
-    placebo = result.get("placebo")
-    if placebo and placebo["ratio"] is not None:
-        out.append(
-            f"Placebo: {placebo['queries']} responses of random words, which nobody can have helped, were paid "
-            f"{placebo['ratio']:.0%} of what the real responses were paid."
-        )
+    controls = {
+        "placebo": "Placebo: {} responses of random words that nobody trained on drew {:.0%} of the pay of real ones",
+        "own_words": "Harder: {} responses of random words of the training texts drew {:.0%} of the pay of real ones",
+    }
+    for name, sentence in controls.items():
+        found = result.get(name)
+        if found and found["ratio"] is not None:
+            moved = f"; tuning had moved them by {found['moved']:+.1f} nats on average." if "moved" in found else "."
+            out.append(sentence.format(found["queries"], found["ratio"]) + moved)
     if ledger := result.get("ledger"):
         verdict = "verified" if ledger["verified"] else "NOT verified"
         out.append(f"Ledger: {ledger['size']} entries, {verdict}, root `{ledger['root'][:16]}`.")

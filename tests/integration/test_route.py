@@ -147,7 +147,7 @@ def test_scores_are_stored_with_their_run(route: Path, summary: dict[str, Any]) 
     scores = Scores.load(route / "scores" / "tracin.safetensors")
     assert scores.digest == summary["digests"]["scores"]
     assert scores.meta["run"] == summary["digests"]["run"]
-    assert scores.values.shape == (4 + 8 + 2, 16)
+    assert scores.values.shape == (4 + 8 + 2 + 2, 16)  # queries, paid, placebos, random words of their own
 
 
 def test_a_second_run_gives_the_same_bytes(

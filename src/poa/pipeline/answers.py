@@ -19,11 +19,15 @@ from poa.records import Corpus, Record
 
 @dataclass(frozen=True)
 class Responses:
-    """queries: measured against retraining. paid: one epoch's responses. placebo: what nobody can have helped."""
+    """queries: measured against retraining. paid: one epoch's responses. placebo: what nobody can have helped.
+
+    own_words: random words of the manifest itself, which say nothing and which training does make likelier.
+    """
 
     queries: Corpus
     paid: Corpus
     placebo: Corpus
+    own_words: Corpus
     kinds: dict[str, str]
 
     @property
@@ -33,8 +37,8 @@ class Responses:
 
     @property
     def all_parts(self) -> tuple[Corpus, ...]:
-        """What a method that pays scores: the other placebos too."""
-        return *self.parts, self.placebo[1:]
+        """What a method that pays scores: the other controls too."""
+        return *self.parts, self.placebo[1:], self.own_words
 
 
 def gather(run: LoRARun, chosen: Chosen, answers: Answers, seed: int) -> Responses:
@@ -45,11 +49,11 @@ def gather(run: LoRARun, chosen: Chosen, answers: Answers, seed: int) -> Respons
     model = run.model() if openings else None
     generated = [_continued(run.task, model, record, i, answers, seed) for i, record in enumerate(openings)]
     given = user_texts(run.task, answers)
-    # Words of texts that are in no datanet; words of the manifest itself do draw pay (docs/limits.md).
     none = placebo(general_docs(), answers.placebo, seed) if answers.placebo else Corpus([])
+    own = placebo([record.text for record in chosen.train], answers.placebo, seed, "own-words")
     kinds = dict.fromkeys(held.ids, "held-out") | dict.fromkeys((r.id for r in generated), "generated")
     kinds |= dict.fromkeys((r.id for r in given), "user") | dict.fromkeys(none.ids, "placebo")
-    return Responses(queries, Corpus((*held, *generated, *given)), none, kinds)
+    return Responses(queries, Corpus((*held, *generated, *given)), none, own, kinds)
 
 
 def user_texts(task: CausalLM, answers: Answers) -> Corpus:

@@ -54,7 +54,7 @@ def document(route: Route, summary: dict[str, Any]) -> dict[str, Any]:
     }
     if route.truth is not None:
         out["truth"] = _truth(route)
-    for key in ("placebo",):
+    for key in ("placebo", "own_words"):
         if summary.get(key):
             out[key] = summary[key]
     if "payout" in summary:

@@ -33,14 +33,18 @@ def settle_route(route: Route) -> dict[str, Any]:
     with route.clock.stage("payout"):
         payer = route.attributions[route.config["choices"]["method"]]
         nats, card, slope = _calibrated(route, payer)
-        real = _net(route, nats, route.responses.paid, policy)
-        placebo = _net(route, nats, route.responses.placebo, policy) if len(route.responses.placebo) else None
+        real, _ = _net(route, nats, route.responses.paid, policy)
+        controls = {
+            name: _control(route, nats, part, policy, real)
+            for name, part in (("placebo", route.responses.placebo), ("own_words", route.responses.own_words))
+            if len(part)
+        }
         printed = _printed(route, route.responses.paid)
     summary: dict[str, Any] = {
         "payout": {policy.id: _plain(route, real), printed.policy.id: _plain(route, printed)},
-        "placebo": _placebo(real, placebo),
         "card": asdict(card) | {"slope": slope},
     }
+    summary |= controls
     if attacks := _attacks(route):
         with route.clock.stage("attacks"):
             summary["attacks"] = _attacked(route, attacks, payer, slope, policy)
@@ -75,11 +79,13 @@ def _rows(scores: Scores, part: Corpus) -> Scores:
     return scores.select([scores.query_ids.index(name) for name in part.ids])
 
 
-def _net(route: Route, nats: Scores, part: Corpus, policy: Policy) -> Payday:
+def _net(route: Route, nats: Scores, part: Corpus, policy: Policy) -> tuple[Payday, float]:
+    """The payday of some responses, and by how many nats tuning raised them on average."""
     tuned, base = tuned_and_base(route.run, part)
     actors = {name: actor(name) for name in set(route.snapshot.groups["payee"])}
     weights = {actors[name]: weight for name, weight in route.snapshot.cluster_weights.items()}
-    return net_payday(_rows(nats, part), tuned, base, actors, policy, route.stages.fee, weights)
+    payday = net_payday(_rows(nats, part), tuned, base, actors, policy, route.stages.fee, weights)
+    return payday, float((tuned - base).mean())
 
 
 def _printed(route: Route, part: Corpus) -> Payday:
@@ -103,11 +109,12 @@ def _plain(route: Route, payday: Payday) -> dict[str, Any]:
     }
 
 
-def _placebo(real: Payday, placebo: Payday | None) -> dict[str, Any] | None:
-    if placebo is None:
-        return None
-    ratio = placebo.paid / real.paid if real.paid else None
-    return {"queries": len(placebo.receipts), "paid": placebo.paid, "real_paid": real.paid, "ratio": ratio}
+def _control(route: Route, nats: Scores, part: Corpus, policy: Policy, real: Payday) -> dict[str, Any]:
+    """What responses without any meaning would be paid, beside the real ones; `ratio` is per response."""
+    payday, moved = _net(route, nats, part, policy)
+    count, own = len(payday.receipts), len(real.receipts)
+    ratio = payday.paid * own / (real.paid * count) if real.paid else None
+    return {"queries": count, "paid": payday.paid, "real_paid": real.paid, "ratio": ratio, "moved": moved}
 
 
 def _attacks(route: Route) -> list[Attack]:

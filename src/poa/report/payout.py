@@ -201,7 +201,6 @@ def _placebo(document: Node) -> Html:
     found = document.part("placebo")
     if found is None:
         return el("div", el("h3", "The placebo"), absent("pay on placebo questions"))
-    ratio = found.number("ratio")
     asked = found.size("queries")
     return el(
         "div",
@@ -210,11 +209,36 @@ def _placebo(document: Node) -> Html:
             "As a control, the rule was also run on ",
             "placebo answers" if asked is None else numerals.counted(asked, "placebo answer"),
             " that no record can have helped. ",
-            "They should pay (almost) nobody. They would have paid contributors ",
-            el("b", _money(found.number("paid"))),
-            f", against {_money(found.number('real_paid'))} for the real ones",
-            f": a ratio of {numerals.percent(ratio)}." if ratio is not None else ".",
+            "They should pay (almost) nobody. ",
+            *_would_pay(found),
         ),
+        _own_words(document),
+    )
+
+
+def _own_words(document: Node) -> Html | None:
+    """The harder control: the words are those of the training texts, only their order is chance."""
+    found = document.part("own_words")
+    if found is None:
+        return None
+    asked, moved = found.size("queries"), found.number("moved")
+    return said(
+        "A harder control: ",
+        "answers" if asked is None else numerals.counted(asked, "answer"),
+        " of random words out of the training texts themselves. They mean nothing, yet training did make them likelier",
+        f" (by {numerals.plain(moved)} nats on average)" if moved is not None else "",
+        ", so by the quantity that is paid for they are no placebo. ",
+        *_would_pay(found),
+    )
+
+
+def _would_pay(found: Node) -> tuple[str | Html, ...]:
+    ratio = found.number("ratio")
+    return (
+        "They would have paid contributors ",
+        el("b", _money(found.number("paid"))),
+        f", against {_money(found.number('real_paid'))} for the real ones",
+        f": {numerals.percent(ratio)} of it per answer." if ratio is not None else ".",
     )
 
 

@@ -29,7 +29,7 @@ def test_kinds_and_ids(run: LoRARun, queries: Corpus, monkeypatch: pytest.Monkey
     found = gather(run, chosen, answers, seed=0)
     assert [record.text for record in found.queries] == [record.text for record in queries[:4]]
     assert len(found.paid) == 6 + 2 + 2
-    assert len(set([r.id for part in found.all_parts for r in part])) == 4 + 10 + 3
+    assert len(set([r.id for part in found.all_parts for r in part])) == 4 + 10 + 3 + 3
     assert {found.kinds[name] for name in found.paid.ids} == {"held-out", "generated", "user"}
     assert {found.kinds[name] for name in found.placebo.ids} == {"placebo"}
     assert gather(run, chosen, answers, seed=0).all_parts == found.all_parts

@@ -71,4 +71,10 @@ def test_the_payable_rule_is_the_one_that_pays(document: dict[str, Any]) -> None
 def test_placebo_amounts_read_as_money(document: dict[str, Any]) -> None:
     said = re.sub("<.*?>", "", payout(Node(document)))
     assert "20 placebo answers" in said
-    assert "1,310, against 300,380 for the real ones: a ratio of 0.4 %." in said
+    assert "1,310, against 300,380 for the real ones: 0.4 % of it per answer." in said
+    assert "A harder control" not in said
+    document["own_words"] = {"queries": 4, "paid": 70, "real_paid": 100, "ratio": 0.7, "moved": 6.25}
+    said = re.sub("<.*?>", "", payout(Node(document)))
+    assert "4 answers of random words" in said
+    assert "(by 6.25 nats on average)" in said
+    assert "70, against 100 for the real ones: 70 % of it per answer." in said
