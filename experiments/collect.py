@@ -123,7 +123,7 @@ def payout_rows(result: Result) -> Rows:
 
 
 def attack_rows(result: Result) -> Rows:
-    """The attacker's share of what contributors earn, before and after the attack, under each rule."""
+    """The attacker's share of the contributors' pool, before and after the attack, under each rule."""
     policies: Mapping[str, Any] = result["attacks"]
     rows = [["attack", *(f"{name}: {when}" for name in policies for when in ("honest", "attacking"))]]
     for attack in sorted({attack for attacks in policies.values() for attack in attacks}):
@@ -199,7 +199,7 @@ def readme_block(result: Result | None) -> str:
     if result.get("payout"):
         parts += ["Where the fees of the epoch went:", markdown(payout_rows(result))]
     if result.get("attacks"):
-        parts += ["The attacker's share of what contributors earn:", markdown(attack_rows(result))]
+        parts += ["The attacker's share of the contributors' pool:", markdown(attack_rows(result))]
     return "\n\n".join([*parts, "\n".join(f"- {fact}" for fact in facts(result))])
 
 
