@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.poa-env
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
-PYTEST_ARGS ?=
+# One process per core; tests of one file share its fixtures.
+PYTEST_ARGS ?= -n auto --dist loadfile
 BENCH ?= import_time
 
 # Tests and benchmarks do not depend on how many cores there are.

@@ -43,16 +43,16 @@ from poa.pipeline.settings import Select
 # keeps near-copies from standing on both sides of the line between training and held-out.
 
 # %%
-base = tiny_base(TinyRecipe(vocabulary=1024, width=64, layers=2, heads=4, inner=172, steps=200), general_docs()[:2000])
+base = tiny_base(TinyRecipe(vocabulary=1024, width=64, layers=2, heads=4, inner=172, steps=120), general_docs()[:2000])
 corpus = poa.datanet("installed-docs")
 people = ("numpy.polynomial", "scipy.stats", "sklearn.linear_model", "sklearn.cluster", "networkx.algorithms")
-chosen = choose(corpus, Select(contributors=people, records=10, queries=3, responses=0))
+chosen = choose(corpus, Select(contributors=people, records=10, queries=2, responses=0))
 print(corpus)
 print("train", chosen.train)
 print("queries", chosen.queries)
 
 # %%
-run = poa.finetune(chosen.train, base=base, recipe=LoRARecipe(rank=4, epochs=4, rate=0.005, checkpoints=2))
+run = poa.finetune(chosen.train, base=base, recipe=LoRARecipe(rank=4, epochs=3, rate=0.005, checkpoints=2))
 ax = plt.subplots(figsize=(5, 2.6), layout="constrained")[1]
 ax.plot(run.steps.loss)
 ax.set_xlabel("step")
@@ -123,5 +123,5 @@ pd.DataFrame(
 ).sort_values("spearman", ascending=False).round(3)
 
 # %% [markdown]
-# The intervals are wide: fifteen texts and five contributors do not rank methods. `poa run experiment=quickstart` uses
+# The intervals are wide: ten texts and five contributors do not rank methods. `poa run experiment=quickstart` uses
 # more of both, and pays by a method only after measuring it like this.

@@ -68,6 +68,8 @@ def _blocks(found: Sequence[Site], owners: Mapping[str, str]) -> tuple[Block, ..
         start = stop
     if not blocks:
         raise Unsupported("the model has no trainable layer to attribute through")
+    if not start:
+        raise Unsupported("the adapter is zero: it has no balanced coordinates before training has moved it")
     return tuple(blocks)
 
 
@@ -121,6 +123,11 @@ class Capture:
     owners: Mapping[str, str]
     watch: _Watch
 
+    @property
+    def width(self) -> int:
+        """p, the length of a row of gradients."""
+        return self.blocks[-1].stop
+
     def factors(self, records: Sequence[Record], side: str) -> Captured:
         """Factored gradients of `records` in one batch.
 
@@ -152,14 +159,17 @@ class Capture:
 
 
 @contextmanager
-def capturing(task: Task, model: nn.Module) -> Generator[Capture]:
+def capturing(task: Task, model: nn.Module, coordinates: str = "adapter") -> Generator[Capture]:
     """Watch the tracked layers of `model` until the block ends; nothing of the model is changed afterwards.
 
-    Opening a capture once for many records is cheaper than `example_gradients` for each of them.
+    coordinates: of LoRA factors, "adapter" or "balanced" (see `poa.gradients.gauge`). Opening a capture once for many
+    records is cheaper than `example_gradients` for each of them.
     """
+    if coordinates not in ("adapter", "balanced"):
+        raise PoaError(f"coordinates is {coordinates!r}, must be adapter or balanced")
     _refuse_train_mode(model)
     modules = task.tracked(model)
-    found, owners = sites(modules, model), _owners(modules)
+    found, owners = sites(modules, model, coordinates), _owners(modules)
     watch = _Watch()
     handles = [site.module.register_forward_hook(_keep(watch, at)) for at, site in enumerate(found)]
     replaced = [(site.module, site.forward) for site in found if site.forward is not None]

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 from torch.func import functional_call, jvp
 
-from poa.gradients.capture import Block, layout
+from poa.gradients.capture import Block, capturing
+from poa.gradients.gauge import adapter_tangents
 from poa.gradients.linear import LinearIndex
 from poa.gradients.store import gradients
 from poa.records import Corpus
@@ -35,9 +36,13 @@ def token_heat(index: LinearIndex, task: CausalLM, queries: Corpus) -> list[Row]
     totals = np.zeros((len(queries), batch["labels"].shape[1] - 1))
     for position, direction in zip(index.positions, index.directions(), strict=True):
         model = index.run.model(position)
-        blocks = layout(task.tracked(model))
+        with capturing(task, model, index.coordinates) as capture:
+            blocks = capture.blocks
         flat = direction if index.projection is None else index.projection.lift(direction, blocks)
-        heat = _derivative(task, model, batch, _tangents(model, blocks, flat))
+        tangents = _tangents(model, blocks, flat)
+        if index.coordinates == "balanced":
+            tangents = adapter_tangents(model, tangents)
+        heat = _derivative(task, model, batch, tangents)
         totals += heat / _norms(index, queries, position)[:, None] if index.unit_query else heat
     ends = batch["attention_mask"].sum(1).tolist()
     leads = [task.sequence(query, whole=True)[1] for query in queries]
@@ -45,7 +50,7 @@ def token_heat(index: LinearIndex, task: CausalLM, queries: Corpus) -> list[Row]
 
 
 def _norms(index: LinearIndex, queries: Corpus, position: int) -> Row:
-    rows = gradients(index.run, position, queries, "query")
+    rows = gradients(index.run, position, queries, "query", index.coordinates)
     features = np.asarray(rows.values if index.projection is None else index.projection.apply(rows), np.float64)
     return np.maximum(np.sqrt((features**2).sum(1)), np.finfo(np.float64).tiny)
 
@@ -54,8 +59,11 @@ def _tangents(model: Any, blocks: Sequence[Block], flat: npt.NDArray[Any]) -> di
     tangents: dict[str, Tensor] = {}
     for block in blocks:
         weight: Tensor = model.get_submodule(block.name).get_parameter("weight")
-        part = np.asarray(flat[block.start : block.stop]).reshape(block.shape)[:, : weight.shape[1]]
-        tangents[f"{block.name}.weight"] = torch.from_numpy(part.copy()).to(weight.dtype)
+        part = torch.from_numpy(np.array(flat[block.start : block.stop])).view(block.shape).to(weight.dtype)
+        if "bias" in dict(model.get_submodule(block.name).named_parameters()):
+            tangents[f"{block.name}.bias"] = part[:, -1]
+            part = part[:, :-1]
+        tangents[f"{block.name}.weight"] = part
     return tangents
 
 

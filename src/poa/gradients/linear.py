@@ -41,6 +41,7 @@ class LinearIndex:
     unit_query: bool = False
     unit: str = "uncalibrated"
     notes: Mapping[str, Any] | None = None
+    coordinates: str = "adapter"
 
     @property
     def run_digest(self) -> str:
@@ -48,7 +49,7 @@ class LinearIndex:
 
     def query_features(self, queries: Corpus, position: int) -> Matrix:
         """[Q, k] f(v): projected and normalised query gradients at one checkpoint."""
-        rows = gradients(self.run, position, queries, "query")
+        rows = gradients(self.run, position, queries, "query", self.coordinates)
         values = rows.values if self.projection is None else self.projection.apply(rows)
         return unit_rows(values) if self.unit_query else np.asarray(values)
 
@@ -81,6 +82,7 @@ class LinearIndex:
             "projection": projection,
             "unit_query": self.unit_query,
             "unit": self.unit,
+            "coordinates": self.coordinates,
             "notes": dict(self.notes or {}),
         }
         save_index(Path(folder), KIND, {f"map{i}": np.asarray(m) for i, m in enumerate(self.maps)}, meta)
@@ -99,6 +101,7 @@ class LinearIndex:
             meta["unit_query"],
             meta["unit"],
             meta["notes"],
+            meta["coordinates"],
         )
 
 
@@ -111,6 +114,7 @@ def fit_linear(
     unit_query: bool = False,
     unit: str = "uncalibrated",
     notes: Mapping[str, Any] | None = None,
+    coordinates: str = "adapter",
 ) -> LinearIndex:
     """Build an index from `train_map(gradients, position) -> T [N, p]` at the last or all checkpoints.
 
@@ -120,9 +124,9 @@ def fit_linear(
     maps = tuple(
         np.ascontiguousarray(train_map(rows, position), rows.values.dtype)
         for position in positions
-        for rows in [gradients(run, position, run.corpus, "train")]
+        for rows in [gradients(run, position, run.corpus, "train", coordinates)]
     )
-    return LinearIndex(run, repr(method), positions, maps, None, unit_query, unit, notes)
+    return LinearIndex(run, repr(method), positions, maps, None, unit_query, unit, notes, coordinates)
 
 
 def positions_of(run: TrainingRun, checkpoints: str) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from poa.errors import Unsupported
 from poa.gradients.factors import Elementwise, Factor, Lookup, Outer, Whole
+from poa.gradients.gauge import balanced
 
 Factors = Callable[[Tensor, Tensor], "tuple[Factor, ...]"]
 
@@ -35,14 +36,20 @@ class Site:
     forward: Callable[[Tensor], Tensor] | None = None
 
 
-def sites(modules: Mapping[str, nn.Module], model: nn.Module | None = None) -> tuple[Site, ...]:
-    """The sites of tracked `modules`, in order. With the `model` around them, LoRA factors are read in pairs."""
+def sites(
+    modules: Mapping[str, nn.Module], model: nn.Module | None = None, coordinates: str = "adapter"
+) -> tuple[Site, ...]:
+    """The sites of tracked `modules`, in order. With the `model` around them, LoRA factors are read in pairs.
+
+    coordinates: "adapter" differentiates with respect to the factors as they are written down, "balanced" with
+    respect to `gauge.balanced` ones; it says nothing about other layers.
+    """
     found: list[Site] = []
     taken: set[str] = set()
     for name, module in modules.items():
         if name in taken:
             continue
-        pair = None if model is None else _lora(name, modules, model)
+        pair = None if model is None else _lora(name, modules, model, coordinates)
         site = pair or _site(name, module)
         taken.update(block for block, _ in site.blocks)
         found.append(site)
@@ -192,7 +199,7 @@ def _other(name: str, module: nn.Module) -> Site:
     return Site(module, ((name, (1, size)),), factors)
 
 
-def _lora(name: str, modules: Mapping[str, nn.Module], model: nn.Module) -> Site | None:
+def _lora(name: str, modules: Mapping[str, nn.Module], model: nn.Module, coordinates: str) -> Site | None:
     """Both LoRA factors of a linear layer from one look at the layer that they wrap; None where `name` is no such pair.
 
     y = W0 x + c B A x, so A receives (x, c B^T s) and B receives (A x, c s). The layer runs with W0 + c B A put
@@ -214,6 +221,8 @@ def _lora(name: str, modules: Mapping[str, nn.Module], model: nn.Module) -> Site
     frozen = base.weight.detach() if isinstance(base, nn.Linear) else base.weight.detach().T
     merged = torch.addmm(frozen, up, down, alpha=scale)
     bias = None if base.bias is None else base.bias.detach()
+    if coordinates == "balanced":
+        (down, up), scale = balanced(down, up, scale), 1.0
 
     def factors(x: Tensor, s: Tensor) -> tuple[Factor, ...]:
         x, s = _tokens(x), _tokens(s) * scale

@@ -14,7 +14,7 @@ import torch
 from poa.digests import file_digest, plain_digest
 from poa.errors import Corrupt
 from poa.files import alone, atomic_folder
-from poa.gradients.capture import Block, capturing, layout
+from poa.gradients.capture import Block, capturing
 from poa.progress import track
 
 if TYPE_CHECKING:
@@ -37,19 +37,19 @@ class Gradients:
         return np.asarray(self.values[:, block.start : block.stop], np.float64)
 
 
-def gradients(run: TrainingRun, checkpoint: int, records: Corpus, side: str) -> Gradients:
-    """Rows for `records` at `run.checkpoints[checkpoint]`; see `example_gradients` for side and sign.
+def gradients(run: TrainingRun, checkpoint: int, records: Corpus, side: str, coordinates: str = "adapter") -> Gradients:
+    """Rows for `records` at `run.checkpoints[checkpoint]`; see `Capture.factors` for side and sign.
 
     Records go through the model one at a time and unpadded, so a row's bytes depend on nothing but the record and
-    the weights: not on order, batch size or neighbours.
+    the weights: not on order, batch size or neighbours. coordinates: see `capturing`.
     """
     step = run.checkpoints[checkpoint]
     ids = [[record.id, record.digest] for record in records]
-    key = plain_digest([VERSION, run.digest, step, side, ids, torch.get_num_threads()])[:24]
+    key = plain_digest([VERSION, run.digest, step, side, coordinates, ids, torch.get_num_threads()])[:24]
     folder = run.cache / "gradients" / key
     with alone(folder):
         if not (folder / "manifest.json").is_file():
-            _make(run, checkpoint, records, side, folder)
+            _make(run, checkpoint, records, side, coordinates, folder)
     note = json.loads((folder / "manifest.json").read_text())
     if file_digest(folder / "rows.npy") != note["rows"]:
         raise Corrupt(f"{folder}/rows.npy does not have the digest that its manifest promises; delete the folder")
@@ -57,21 +57,13 @@ def gradients(run: TrainingRun, checkpoint: int, records: Corpus, side: str) -> 
     return Gradients(np.load(folder / "rows.npy", mmap_mode="r"), blocks)
 
 
-def _make(run: TrainingRun, checkpoint: int, records: Corpus, side: str, folder: Path) -> None:
-    model = run.model(checkpoint)
-    blocks = layout(run.task.tracked(model))
-    with atomic_folder(folder) as work:
-        np.save(work / "rows.npy", _filled(run, model, records, side, blocks[-1].stop))
+def _make(run: TrainingRun, checkpoint: int, records: Corpus, side: str, coordinates: str, folder: Path) -> None:
+    with atomic_folder(folder) as work, capturing(run.task, run.model(checkpoint), coordinates) as capture:
+        told = track(records, f"gradients ({side})", len(records))
+        rows = [capture.factors([record], side).rows()[0].numpy() for record in told]
+        np.save(work / "rows.npy", np.stack(rows) if rows else np.zeros((0, capture.width), np.float32))
         note = {
-            "blocks": [[b.name, b.start, b.stop, list(b.shape)] for b in blocks],
+            "blocks": [[b.name, b.start, b.stop, list(b.shape)] for b in capture.blocks],
             "rows": file_digest(work / "rows.npy"),
         }
         (work / "manifest.json").write_text(json.dumps(note))
-
-
-def _filled(run: TrainingRun, model: torch.nn.Module, records: Corpus, side: str, width: int) -> Rows:
-    if not len(records):
-        return np.zeros((0, width), np.float32)
-    with capturing(run.task, model) as capture:
-        told = track(records, f"gradients ({side})", len(records))
-        return np.stack([capture.factors([record], side).rows()[0].numpy() for record in told])

@@ -13,12 +13,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GradCos:
-    """score(q, i) = cos(grad m_q, -grad loss_i); hides magnitude. A zero gradient scores 0, never NaN."""
+    """score(q, i) = cos(grad m_q, -grad loss_i); hides magnitude. A zero gradient scores 0, never NaN.
+
+    `coordinates="balanced"`: LoRA factors as `poa.gradients.gauge` writes them down, whoever handed them over."""
 
     checkpoints: str = "last"
+    coordinates: str = "adapter"
 
     family: ClassVar[str] = "gradient"
     citation: ClassVar[str] = "Hanawa et al., Evaluation of similarity-based explanations, ICLR 2021"
 
     def fit(self, run: TrainingRun) -> LinearIndex:
-        return fit_linear(run, self, self.checkpoints, lambda rows, _: unit_rows(rows.values), unit_query=True)
+        return fit_linear(
+            run,
+            self,
+            self.checkpoints,
+            lambda rows, _: unit_rows(rows.values),
+            unit_query=True,
+            coordinates=self.coordinates,
+        )

@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 class GradDot:
     """score(q, i) = <grad m_q, -grad loss_i> at the last checkpoint (or summed over all).
 
-    Uncalibrated: driven by gradient norms and length. Never projects.
+    Uncalibrated: driven by gradient norms and length. Never projects. `coordinates="balanced"` gives scores that do not
+    move when LoRA factors are written down otherwise.
     """
 
     checkpoints: str = "last"
+    coordinates: str = "adapter"
 
     family: ClassVar[str] = "gradient"
     citation: ClassVar[str] = "Charpiat et al., Input similarity from the neural network perspective, NeurIPS 2019"
 
     def fit(self, run: TrainingRun) -> LinearIndex:
-        return fit_linear(run, self, self.checkpoints, lambda rows, _: rows.values)
+        return fit_linear(run, self, self.checkpoints, lambda rows, _: rows.values, coordinates=self.coordinates)

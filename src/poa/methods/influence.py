@@ -23,12 +23,15 @@ class Influence:
     Solved exactly in float64 through the N x N Gram matrix; lambda = `damping` x the mean non-zero eigenvalue of F.
     `blocks="layers"` takes F as block-diagonal, one solve and one lambda per tracked layer: layers whose gradients
     are large no longer decide the damping of all others. With `checkpoints="all"` the scores of all checkpoints are
-    averaged. lambda and the relative residual of each solve travel with the scores. Memory: N x p per checkpoint.
+    averaged. `coordinates="balanced"` takes LoRA factors as `poa.gradients.gauge` writes them down, so that an adapter
+    handed over in another factorisation scores the same. lambda and the relative residual of each solve travel with
+    the scores. Memory: N x p per checkpoint.
     """
 
     damping: float = 0.1
     checkpoints: str = "all"
     blocks: str = "whole"
+    coordinates: str = "adapter"
 
     family: ClassVar[str] = "gradient"
     citation: ClassVar[str] = "Koh & Liang, Understanding black-box predictions via influence functions, ICML 2017"
@@ -48,7 +51,7 @@ class Influence:
             notes["residual"] += residuals
             return np.concatenate(maps, 1) / count
 
-        return fit_linear(run, self, self.checkpoints, solved, notes=notes)
+        return fit_linear(run, self, self.checkpoints, solved, notes=notes, coordinates=self.coordinates)
 
     def _solved(self, rows: np.ndarray) -> tuple[np.ndarray, float, float]:
         if self.blocks == "layers" and not rows.any():
