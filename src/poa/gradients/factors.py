@@ -87,18 +87,22 @@ def inner(first: Factor, second: Factor) -> Tensor:
     embedding meets a head: no table of all rows is formed.
     """
     if isinstance(first, Outer) and isinstance(second, Outer) and _meet(first, second):
-        left = torch.einsum("eto,fso->efts", first.left, second.left)
-        return torch.einsum("efts,eti,fsi->ef", left, first.right, second.right)
+        return (_all_tokens(first.left, second.left) * _all_tokens(first.right, second.right)).sum((1, 3))
     if isinstance(first, Lookup) and isinstance(second, Lookup):
-        same = first.ids[:, None, :, None] == second.ids[None, :, None, :]
-        return (torch.einsum("etd,fsd->efts", first.signal, second.signal) * same).sum((2, 3))
+        same = first.ids[:, :, None, None] == second.ids
+        return (_all_tokens(first.signal, second.signal) * same).sum((1, 3))
     if isinstance(first, Outer) and isinstance(second, Lookup):
         # first.left[e, t, ids[f, s]] * <first.right[e, t], second.signal[f, s]>
         picked = first.left[:, :, second.ids]  # [n, T, m, S]
-        return (picked * torch.einsum("etd,fsd->etfs", first.right, second.signal)).sum((1, 3))
+        return (picked * _all_tokens(first.right, second.signal)).sum((1, 3))
     if isinstance(first, Lookup) and isinstance(second, Outer):
         return inner(second, first).T
     return first.dense() @ second.dense().T
+
+
+def _all_tokens(first: Tensor, second: Tensor) -> Tensor:
+    """[n, T, m, S] products of every token of `first` [n, T, d] with every token of `second` [m, S, d]."""
+    return (first.flatten(0, 1) @ second.flatten(0, 1).T).view(*first.shape[:2], *second.shape[:2])
 
 
 def _meet(first: Outer, second: Outer) -> bool:

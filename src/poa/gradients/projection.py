@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from poa.gradients.factors import Factor, Lookup, Outer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from poa.gradients.capture import Block
+    from poa.gradients.capture import Block, Captured
     from poa.gradients.store import Gradients
 
 Matrix = npt.NDArray[np.floating[Any]]
@@ -67,6 +71,48 @@ class TwoSided:
             wide = core if left is None else left @ core
             parts.append((wide if right is None else wide @ right.T).ravel())
         return np.concatenate(parts)
+
+    def prepared(self, blocks: Sequence[Block], dtype: torch.dtype) -> Sketch:
+        """The factors of all `blocks`, drawn once, for gradients that are still factored."""
+
+        def drawn(block: Block, side: str, size: int) -> Tensor | None:
+            factor = self.factor(block.name, side, size)
+            return None if factor is None else torch.from_numpy(factor).to(dtype)
+
+        pairs = [(drawn(block, "out", block.shape[0]), drawn(block, "in", block.shape[1])) for block in blocks]
+        return Sketch(tuple(blocks), tuple(pairs), dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Sketch:
+    """Drawn factors (out, in) per block; None where a side stays whole."""
+
+    blocks: tuple[Block, ...]
+    pairs: tuple[tuple[Tensor | None, Tensor | None], ...]
+    dtype: torch.dtype
+
+    def features(self, captured: Captured) -> Tensor:
+        """[n, k] what `TwoSided.apply` makes of the rows, without forming them: each factor is projected by itself."""
+        parts: list[Tensor] = []
+        for block, (left, right) in zip(self.blocks, self.pairs, strict=True):
+            factors = captured.factors.get(block.name, ())
+            found = [self._projected(factor, block, left, right) for factor in factors]
+            shape = [size if f is None else f.shape[1] for f, size in zip((left, right), block.shape, strict=True)]
+            parts.append(sum(found, torch.zeros(captured.count, shape[0] * shape[1], dtype=self.dtype)))
+        return torch.cat(parts, 1)
+
+    @staticmethod
+    def _projected(factor: Factor, block: Block, left: Tensor | None, right: Tensor | None) -> Tensor:
+        if isinstance(factor, Lookup) and left is not None:
+            factor = Outer(left[factor.ids], factor.signal)
+            left = None
+        if isinstance(factor, Outer):
+            thin = factor.left if left is None else factor.left @ left
+            wide = factor.right if right is None else factor.right @ right
+            return Outer(thin, wide).dense()
+        cube = factor.dense().view(-1, *block.shape)
+        cube = cube if right is None else cube @ right
+        return (cube if left is None else left.T @ cube).flatten(1)
 
 
 def _project(gradient: Matrix, left: Matrix | None, right: Matrix | None) -> Matrix:

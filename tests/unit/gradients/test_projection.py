@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from tests.unit.gradients import architectures as arch
+from tests.unit.gradients.test_certificates import text
 
-from poa.gradients.capture import Block
+from poa.gradients.capture import Block, capturing
 from poa.gradients.projection import TwoSided
 from poa.gradients.store import Gradients
 
@@ -66,3 +69,15 @@ def test_factors_differ_by_seed_layer_and_side() -> None:
     assert again is not None
     assert drawn[0] is not None
     assert again.tobytes() == drawn[0].tobytes()
+
+
+@pytest.mark.parametrize("name", ["gpt2", "lora on llama"])
+def test_factors_are_projected_as_rows_are(name: str) -> None:
+    """Linear layers, tied embedding and head, norms: the sketch of the factors is the sketch of the rows."""
+    task, model = text(name, "sum", "right", torch.float64)
+    projection = TwoSided(3, seed=4)
+    with capturing(task, model) as capture:  # type: ignore[arg-type]
+        captured = capture.factors(arch.RECORDS, "train")
+    expected = projection.apply(Gradients(captured.rows().numpy(), captured.blocks))
+    found = projection.prepared(captured.blocks, torch.float64).features(captured)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-9)
