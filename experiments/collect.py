@@ -95,9 +95,8 @@ def method_rows(result: Result) -> Rows:
         if measured is None:
             rows.append([name, "not measured", "", cost])
         else:
-            rows.append(
-                [name, _signed(measured["mean"]), f"{_signed(measured['low'])} to {_signed(measured['high'])}", cost]
-            )
+            low, high = found[name]["interval"]
+            rows.append([name, _signed(measured), f"{_signed(low)} to {_signed(high)}", cost])
     return rows
 
 
@@ -111,12 +110,16 @@ def truth_seconds(result: Result) -> float | None:
 
 def payout_rows(result: Result) -> Rows:
     """Where the fees of one epoch go under each rule, in percent of all fees."""
-    policies: Mapping[str, Any] = result["payout"]
+    policies: Mapping[str, Any] = result["settlement"]
+    payout: Mapping[str, Any] = result["payout"]
+    held: Mapping[str, Any] = payout["residuals"]
     rows = [["share of the fees", *(_policy(name, policy) for name, policy in policies.items())]]
-    rows.append(["contributors, by score", *(_percent(sum(p["payees"].values()), p["fee"]) for p in policies.values())])
-    rows.append(["contributors paid", *(str(len(p["payees"])) for p in policies.values())])
+    rows.append(
+        ["contributors, by score", *(_percent(sum(payout[name].values()), p["fee"]) for name, p in policies.items())]
+    )
+    rows.append(["contributors paid", *(str(len(payout[name])) for name in policies)])
     for key, words in FATES.items():
-        rows.append([words, *(_percent(p["residuals"].get(key, 0), p["fee"]) for p in policies.values())])
+        rows.append([words, *(_percent(held[name].get(key, 0), p["fee"]) for name, p in policies.items())])
     for part in sorted({part for policy in policies.values() for part in policy["parts"]}):
         rows.append([part, *(_percent(p["parts"].get(part, 0), p["fee"]) for p in policies.values())])
     return rows
@@ -164,7 +167,7 @@ def provenance(result: Result) -> str:
 
 def _mean(method: Mapping[str, Any]) -> float:
     measured = method["spearman_vs_truth"]
-    return float("-inf") if measured is None else float(measured["mean"])
+    return float("-inf") if measured is None else float(measured)
 
 
 def _policy(name: str, policy: Mapping[str, Any]) -> str:
@@ -265,7 +268,7 @@ def draw(result: Result, folder: Path) -> list[Path]:
     made: list[Path] = []
     measured = {
         # A method that is done within the clock's resolution still needs a place on a logarithmic axis.
-        name: Measured(max(row["seconds"], 0.001), truth["mean"], truth["low"], truth["high"])
+        name: Measured(max(row["seconds"], 0.001), truth, *row["interval"])
         for name, row in result["methods"].items()
         if (truth := row["spearman_vs_truth"]) is not None
     }

@@ -11,7 +11,7 @@ import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -270,8 +270,11 @@ def _corpus(source: str, rows: Iterable[Row], columns: Mapping[str, str]) -> Cor
         elif record.id in places:
             problems.append(f"{where}: id {record.id!r} was already used at {places[record.id]}")
         else:
+            # Who stands earlier in a table that gives no times has registered earlier; otherwise the smaller id would
+            # own a copy, and ids are chosen by whoever writes them.
+            timeless = not isinstance(found, str) and found.get(columns.get("registered", "registered")) is None
+            records.append(replace(record, registered=len(places)) if timeless else record)
             places[record.id] = where
-            records.append(record)
     if problems:
         more = f" (and {len(problems) - MOST_REASONS} more)" if len(problems) > MOST_REASONS else ""
         raise CorpusError("; ".join(problems[:MOST_REASONS]) + more)

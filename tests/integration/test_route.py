@@ -92,8 +92,8 @@ def test_the_summary_says_what_was_measured(summary: dict[str, Any]) -> None:
     assert set(summary["methods"]) == {"tracin", "graddot", "bm25"}
     for row in summary["methods"].values():
         assert row["seconds"] >= 0
-        agreement = row["spearman_vs_truth"]
-        assert -1 <= agreement["low"] <= agreement["mean"] <= agreement["high"] <= 1 + 1e-12
+        low, high = row["interval"]
+        assert -1 <= low <= row["spearman_vs_truth"] <= high <= 1 + 1e-12
     assert summary["seconds"]["total"] == pytest.approx(
         sum(seconds for stage, seconds in summary["seconds"].items() if stage != "total"), abs=0.01
     )
@@ -102,13 +102,15 @@ def test_the_summary_says_what_was_measured(summary: dict[str, Any]) -> None:
 
 
 def test_money_is_conserved(summary: dict[str, Any]) -> None:
-    for rule in summary["payout"].values():
-        paid = sum(rule["payees"].values())
-        assert all(isinstance(amount, int) and amount >= 0 for amount in rule["payees"].values())
-        assert set(rule["payees"]) <= set(TOPICS)
-        assert 0 <= paid <= rule["fee"] == 8 * 1_000_000
-    payable = [rule["payable"] for rule in summary["payout"].values()]
-    assert sorted(payable) == [False, True]
+    residuals = summary["payout"]["residuals"]
+    assert set(summary["payout"]) == {"net-epoch", "openledger-printed", "residuals"}
+    for name, rule in summary["settlement"].items():
+        payees = summary["payout"][name]
+        assert all(isinstance(amount, int) and amount >= 0 for amount in payees.values())
+        assert set(payees) <= set(TOPICS)
+        given = (*payees.values(), *residuals[name].values(), *rule["parts"].values(), rule["carry"])
+        assert sum(given) == rule["fee"] == 8 * 1_000_000
+    assert sorted(rule["payable"] for rule in summary["settlement"].values()) == [False, True]
 
 
 def test_the_ledger_verifies(summary: dict[str, Any], route: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,6 +181,13 @@ def test_a_second_run_gives_the_same_bytes(
     [
         ("datanet.path=missing.jsonl", "missing.jsonl"),
         ("method=tracing", "did you mean 'tracin'"),
+        ("seed=abc", "seed is 'abc', must be an integer of 0 or more"),
+        ("recipe.rate=fast", "recipe.rate is 'fast', must be a number"),
+        ("stages.truth=[a]", "stages.truth is ['a'], must be a list of integers"),
+        ("select.records=1.5", "select.records is 1.5, must be an integer"),
+        ("+recipe.epoch=1", "recipe has no option 'epoch'"),
+        ("+methd=tracin", "did you mean 'method'"),
+        ("method.checkpoints=bogus", "must be last or all"),
         ("stages.compare=[graddott]", "did you mean 'graddot'"),
         ("model.base=missing", "is not 'tiny', an existing folder or a hub name"),
         ("select.contributors=[cook,nobody]", "'nobody', who has no text"),

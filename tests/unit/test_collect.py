@@ -25,33 +25,29 @@ RESULT: dict[str, Any] = {
     "methods": {
         "bm25": {
             "seconds": 0.01,
-            "spearman_vs_truth": {"mean": 0.25, "low": -0.004, "high": 0.5},
+            "spearman_vs_truth": 0.25,
+            "interval": [-0.004, 0.5],
             "identity": "BM25(k1=1.2, b=0.75)",
         },
         "influence": {
             "seconds": 8.0,
-            "spearman_vs_truth": {"mean": 0.75, "low": 0.5, "high": 0.875},
+            "spearman_vs_truth": 0.75,
+            "interval": [0.5, 0.875],
             "identity": "Influence(damping=0.1, checkpoints='all')",
         },
-        "random": {"seconds": 0.0, "spearman_vs_truth": None, "identity": "Random(seed=0)"},
+        "random": {"seconds": 0.0, "spearman_vs_truth": None, "interval": None, "identity": "Random(seed=0)"},
     },
     "payout": {
-        "net-epoch": {
-            "fee": 1000,
-            "parts": {"model": 200},
-            "payees": {"a": 40, "b": 10},
-            "residuals": {"base": 700, "below_threshold": 30, "unattributed": 19},
-            "carry": 1,
-            "payable": True,
+        "net-epoch": {"a": 40, "b": 10},
+        "openledger-printed": {"a": 300, "b": 200, "c": 300},
+        "residuals": {
+            "net-epoch": {"base": 700, "below_threshold": 30, "unattributed": 19},
+            "openledger-printed": {"base": 0, "below_threshold": 0, "unattributed": 0},
         },
-        "openledger-printed": {
-            "fee": 1000,
-            "parts": {"model": 200},
-            "payees": {"a": 300, "b": 200, "c": 300},
-            "residuals": {"base": 0, "below_threshold": 0, "unattributed": 0},
-            "carry": 0,
-            "payable": False,
-        },
+    },
+    "settlement": {
+        "net-epoch": {"fee": 1000, "parts": {"model": 200}, "carry": 1, "payable": True},
+        "openledger-printed": {"fee": 1000, "parts": {"model": 200}, "carry": 0, "payable": False},
     },
     "placebo": {"queries": 20, "paid": 5, "real_paid": 50, "ratio": 0.1},
     "attacks": {

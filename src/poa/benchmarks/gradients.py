@@ -174,7 +174,7 @@ def _steps(task: Tokens, model: nn.Module, batches: list[list[Record]]) -> None:
 
 
 def _tracin() -> dict[str, Ways]:
-    """captum's full TracInCP, as it comes and at its fastest, over inner products of factors: 5 checkpoints of an MLP."""
+    """captum full TracInCP, as it comes and at its fastest, over inner products of factors: 5 checkpoints."""
     from captum.influence import TracInCP
     from torch.utils.data import TensorDataset
 

@@ -115,11 +115,21 @@ def _check_choice(app: Hydra, override: Override) -> None:
                 raise unknown(override.key_or_group, plain, options)
 
 
+def _check_top(app: Hydra, config: dict[str, Any]) -> None:
+    """`+word=1` adds what nothing reads; a word that is known stays possible."""
+    known = {*map(str, plain(_load(app, [], RunMode.RUN))), *_groups(app)}
+    for key in config:
+        if key not in known:
+            raise unknown("option", key, sorted(known))
+
+
 def _job(app: Hydra, lines: Sequence[str]) -> Job:
     try:
         composed = app.compose_config(CONFIG, list(lines), RunMode.RUN, with_log_configuration=False)
+        config = plain(composed)
+        _check_top(app, config)
         HydraConfig.instance().set_config(composed)
-        return Job(tuple(lines), plain(composed), group_choices(composed))
+        return Job(tuple(lines), config, group_choices(composed))
     except MissingMandatoryValue as error:
         raise PoaError(f"{error.full_key} must be given: add {error.full_key}=VALUE") from error
     except (HydraException, OmegaConfBaseException) as error:

@@ -61,6 +61,8 @@ def _verdict(path: Path, vkey: str | None, remembered: str | None) -> Verdict:
         if remembered is not None:
             raise PoaError("--remembered is for a whole ledger, not for one proven event")
         return check_proof(path, vkey)
+    if (inside := path / "ledger.sqlite").is_file():
+        return verify(inside, vkey, remembered=remembered)
     if path.is_dir():
         return verify_export(path, vkey, remembered=remembered)
     return verify(path, vkey, remembered=remembered)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,11 +67,15 @@ def job(composed: DictConfig) -> Any:
     config = composition.plain(composed)
     chosen: Any = OmegaConf.to_container(own.runtime.choices)
     config["choices"] = {group: name for group, name in chosen.items() if name and not group.startswith("hydra/")}
-    write_atomic(out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)).encode())
+    before = {entry.name for entry in out.iterdir()}
     try:
+        write_atomic(out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)).encode())
         return run_job(config, out)
     except PoaError as error:
-        _remove_if_only(out, "config.yaml")
+        for entry in out.iterdir():  # what an earlier run left here stays
+            if entry.name not in before:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        _remove_if_only(out, "config.yaml" if "config.yaml" not in before else "")
         told = [word for word in own.overrides.task if not word.startswith(("name=", "job=", "out="))]
         return Failed(" ".join(told), str(error))
 

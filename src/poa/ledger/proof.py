@@ -69,9 +69,20 @@ def check_proof(folder: str | Path, vkey: str) -> Verdict:
         demand(event.log == head.origin, "log", f"the event is for log {event.log!r}")
         demand(hashlib.sha256(event.key).hexdigest() == event.actor, "actor.key", "signed with another's key")
     except Refusal as refusal:
-        return Finding(index, refusal, f"entry {index}" if index is not None else f"proof {folder.name}").verdict()
+        return Finding(index, refusal, _named(index, raw, folder)).verdict()
     message = f"entry {index} ({event.type} {event.id}) is in the signed log of size {head.size}"
     return Verdict(True, VERIFIED, index, "", message, head.size, head.root.hex(), event=event)
+
+
+def _named(index: int | None, raw: bytes, folder: Path) -> str:
+    """The entry that a broken proof is about: its place where the proof still says it, else the event's own id."""
+    if index is not None:
+        return f"entry {index}"
+    try:
+        event = Event.parse(raw)
+    except Refusal:
+        return f"proof {folder.name}"
+    return f"proof of entry {event.type} {event.id}"
 
 
 def _read_proof(data: bytes, verifier: Verifier) -> tuple[int, list[bytes], Checkpoint]:

@@ -15,6 +15,7 @@ import torch
 
 from poa import methods
 from poa.datanets.snapshot import Snapshot
+from poa.errors import PoaError
 from poa.evaluation.contributors import ContributorTruth, leave_one_out
 from poa.factory.bases import base
 from poa.factory.finetune import finetune
@@ -22,11 +23,13 @@ from poa.factory.measuring import nats_per_token, tuned_and_base
 from poa.factory.recipe import LoRARecipe
 from poa.factory.run import LoRARun
 from poa.files import cache_home, write_atomic
+from poa.gaming import attack
 from poa.pipeline.answers import Responses, gather, user_texts
 from poa.pipeline.attribution import Attribution, attribute
 from poa.pipeline.instances import made
 from poa.pipeline.selection import Chosen, choose
 from poa.pipeline.settings import Answers, Select, Stages, read
+from poa.pipeline.summary import published
 from poa.records import Corpus
 
 
@@ -91,7 +94,7 @@ def _job(config: dict[str, Any], out: Path) -> dict[str, Any]:
         with route.clock.stage("report"):
             write_report(route, summary)
     summary["seconds"] = route.clock.seconds | {"total": round(sum(route.clock.seconds.values()), 3)}
-    plain = {key: value for key, value in summary.items() if not key.startswith("_")}
+    plain = published(summary)
     write_atomic(out / "summary.json", json.dumps(plain, indent=1, sort_keys=True).encode())
     logger.log({"heldout_nll/tuned": route.heldout["tuned"], "heldout_nll/base": route.heldout["base"]})
     logger.table("methods", [{"method": name, **row} for name, row in plain["methods"].items()])
@@ -103,10 +106,16 @@ def _job(config: dict[str, Any], out: Path) -> dict[str, Any]:
 
 def _route(config: dict[str, Any], out: Path, stages: Stages) -> Route:
     clock = Clock()
+    if type(config["seed"]) is not int or config["seed"] < 0:
+        raise PoaError(f"seed is {config['seed']!r}, must be an integer of 0 or more")
+    if stages.pay and not made(config["policy"], _convert_="object").payable:
+        raise PoaError(f"policy {config['choices']['policy']} is for comparison only; choose a payable one to pay by")
+    for name in stages.attacks:
+        attack(name)  # a misspelt one is refused before anything is trained
     answers = read(Answers, config["answers"], "answers")
-    chosen_methods = {config["choices"]["method"]: made(config["method"])}
+    chosen_methods = {config["choices"]["method"]: made(config["method"], "method")}
     chosen_methods |= {name: methods.method(name) for name in stages.compare if name not in chosen_methods}
-    recipe: LoRARecipe = made(config["recipe"], _convert_="object")
+    recipe: LoRARecipe = made(config["recipe"], "recipe", _convert_="object")
     with clock.stage("base"):
         parent = base(config["model"]["base"])  # made or fetched here, so that its time is not counted as training
         user_texts(parent.task(), answers)  # a text that does not fit is refused before anything is trained

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from poa.errors import PoaError
+from poa.pipeline.typed import check_types
 
 T = TypeVar("T")
 
@@ -69,6 +70,9 @@ class Stages:
     def __post_init__(self) -> None:
         for name in ("compare", "truth", "attacks"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        for seed in self.truth:
+            if seed < 0:
+                raise PoaError(f"stages.truth holds the seed {seed}, must be 0 or more")
         if (self.pay or self.attacks) and len(self.truth) < 2:
             raise PoaError("stages.pay needs stages.truth with at least two seeds: an unmeasured method may not pay")
         if self.fee < 1:
@@ -76,10 +80,11 @@ class Stages:
 
 
 def read(kind: type[T], given: Mapping[str, Any], where: str) -> T:
-    """`kind` from plain data; an unknown key is refused with the nearest known one."""
+    """`kind` from plain data; an unknown key is refused with the nearest known one, a wrong type by name."""
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     for key in given:
         if key not in known:
             near = get_close_matches(key, known, 1, 0.0)[0]
             raise PoaError(f"{where} has no option {key!r}; did you mean {near!r}?")
+    check_types(kind, given, where)
     return kind(**given)

@@ -36,7 +36,8 @@ def answers(document: Node) -> Html:
         el("b", "orange, striped", class_="n3"),
         " words less likely. An ",
         el("span", "underline", class_="credited"),
-        " is a different kind of evidence: those words stand in the training data exactly so. ",
+        " is a different kind of evidence: those words stand in the training data exactly so; "
+        "a small bar marks where another such match begins. ",
         "A match shows presence, not cause, which is why the two are kept apart.",
     )
     return section("answers", "The answers, word by word", intro, *cards)

@@ -117,7 +117,7 @@ def drawn(passage: Passage, methods: Sequence[str], units: Mapping[str, str], an
         if cell is None and not inside:
             pieces.append(words)
         else:
-            pieces.append(_piece(words, passage, cell, inside, methods, units, tops))
+            pieces.append(_piece(words, passage, cell, start, inside, methods, units, tops))
         pieces.extend(_reference(anchor, i) for i, span in enumerate(passage.spans) if span.end == end and i in inside)
     return join(pieces)
 
@@ -126,6 +126,7 @@ def _piece(
     words: str,
     passage: Passage,
     cell: Cell | None,
+    start: int,
     inside: tuple[int, ...],
     methods: Sequence[str],
     units: Mapping[str, str],
@@ -134,6 +135,8 @@ def _piece(
     classes = [] if cell is None else ["t"]
     if inside:
         classes.append("credited" if any(passage.spans[i].credited for i in inside) else "seen")
+        if any(passage.spans[i].start == start for i in inside):
+            classes.append("begins")  # so that two matches side by side do not look like one
     named = f' class="{" ".join(classes)}"'
     if cell is None or not passage.heat:
         return Html(f"<span{named}>{escape(words)}</span>")

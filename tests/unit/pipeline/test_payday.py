@@ -65,8 +65,8 @@ def test_an_error_of_what_is_made_arrives_as_itself() -> None:
     with pytest.raises(PoaError, match=r"recipe\.rank is 0") as caught:
         made({"_target_": "poa.factory.recipe.LoRARecipe", "rank": 0})
     assert type(caught.value) is PoaError
-    from hydra.errors import InstantiationException
-
-    with pytest.raises(InstantiationException):
+    with pytest.raises(PoaError, match=r"LoRARecipe has no option 'ranc'; it has rank, "):
         made({"_target_": "poa.factory.recipe.LoRARecipe", "ranc": 1})
+    with pytest.raises(PoaError, match=r"recipe\.rate is 'fast', must be a number"):
+        made({"_target_": "poa.factory.recipe.LoRARecipe", "rate": "fast"}, "recipe")
     assert made({"_target_": "poa.factory.recipe.LoRARecipe", "rank": 3}).rank == 3
