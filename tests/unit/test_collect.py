@@ -215,3 +215,14 @@ def test_what_is_no_run_or_names_this_machine_is_refused(collect: ModuleType, tm
     with pytest.raises(PoaError, match="names a folder of this machine"):
         collect.record(run, None, None, tmp_path / "results")
     assert not (tmp_path / "results").exists()
+
+
+def test_the_performance_page_says_what_the_committed_benchmark_says() -> None:
+    result = json.loads((ROOT / "experiments/benchmarks/gradients.json").read_text())
+    rows = [line for line in (ROOT / "docs/performance.md").read_text().splitlines() if line.startswith("| `")]
+    assert len(rows) == len(result["figures"])
+    for row in rows:
+        name, _, ratio, limits = (cell.strip(" `") for cell in row.strip("|").split("|"))
+        places = 2 if len(ratio.split(".")[1]) == 2 else 1
+        assert ratio == f"{result['figures'][f'gradients.{name}']:.{places}f}"
+        assert limits == " to ".join(f"{limit:.{places}f}" for limit in result["ranges"][f"gradients.{name}"])
