@@ -74,7 +74,9 @@ class Stages:
             if seed < 0:
                 raise PoaError(f"stages.truth holds the seed {seed}, must be 0 or more")
         if (self.pay or self.attacks) and len(self.truth) < 2:
-            raise PoaError("stages.pay needs stages.truth with at least two seeds: an unmeasured method may not pay")
+            raise PoaError(
+                "stages.pay and stages.attacks need stages.truth with at least two seeds: an unmeasured method may not pay"
+            )
         if self.fee < 1:
             raise PoaError(f"stages.fee is {self.fee}, must be at least 1 micro-credit")
 

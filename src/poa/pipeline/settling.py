@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 def settle_route(route: Route) -> dict[str, Any]:
     """Everything that has to do with money; keys for `summary.json`, and `_`-keys that only the report reads."""
     policy: Policy = made(route.config["policy"], _convert_="object")
-    if not policy.payable:
-        raise PoaError(f"policy {policy.id} is for comparison only; choose a payable one")
     with route.clock.stage("payout"):
         payer = route.attributions[route.config["choices"]["method"]]
         nats, card, slope = _calibrated(route, payer)

@@ -58,11 +58,12 @@ def _titled(title: str, body: str, color: bool) -> str:
 
 
 def _spans(spans: Sequence[VerbatimSpan], width: int) -> str:
-    lines = [
+    # A degenerate answer repeats itself; each match is told once.
+    lines = dict.fromkeys(
         f'  "{_short(span.text, width // 2)}"  {span.count}x: '
         + ", ".join(f"{document.contributor} ({document.record_id})" for document in span.documents[:3])
         for span in spans
-    ]
+    )
     return "\n".join(lines) or "  nothing long enough"
 
 
