@@ -75,7 +75,7 @@ class Stages:
                 raise PoaError(f"stages.truth holds the seed {seed}, must be 0 or more")
         if (self.pay or self.attacks) and len(self.truth) < 2:
             raise PoaError(
-                "stages.pay and stages.attacks need stages.truth with at least two seeds: an unmeasured method may not pay"
+                "stages.pay and stages.attacks need stages.truth, at least two seeds: an unmeasured method may not pay"
             )
         if self.fee < 1:
             raise PoaError(f"stages.fee is {self.fee}, must be at least 1 micro-credit")
