@@ -225,9 +225,12 @@ def _own_words(document: Node) -> Html | None:
     return said(
         "A harder control: ",
         "answers" if asked is None else numerals.counted(asked, "answer"),
-        " of random words out of the training texts themselves. They mean nothing, yet training did make them likelier",
-        f" (by {numerals.plain(moved)} nats on average)" if moved is not None else "",
-        ", so by the quantity that is paid for they are no placebo. ",
+        " of random words out of the training texts themselves. They mean nothing",
+        f", yet training did make them likelier (by {numerals.plain(moved)} nats on average), so by the quantity that is "
+        "paid for they are no placebo"
+        if moved is not None and moved > 0
+        else "",
+        ". ",
         *_would_pay(found),
     )
 
