@@ -226,8 +226,8 @@ def _own_words(document: Node) -> Html | None:
         "A harder control: ",
         "answers" if asked is None else numerals.counted(asked, "answer"),
         " of random words out of the training texts themselves. They mean nothing",
-        f", yet training did make them likelier (by {numerals.plain(moved)} nats on average), so by the quantity that is "
-        "paid for they are no placebo"
+        f", yet training did make them likelier (by {numerals.plain(moved)} nats on average), so by the quantity "
+        "that is paid for they are no placebo"
         if moved is not None and moved > 0
         else "",
         ". ",
