@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from poa.records import Corpus, Record
 from poa.scores import Scores
@@ -14,6 +14,19 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     Batch: TypeAlias = Mapping[str, Tensor]
+
+
+class Predictions(NamedTuple):
+    """What a model predicts in a batch, one row per supervised prediction, in the order of examples.
+
+    logits: [M, C]; labels: [M] what was to be predicted; owners: [M] position of the example in the batch. An
+    example's loss is the sum of the cross entropies of its rows: this is all that curvature (the Fisher with labels
+    drawn from the model, the Gauss-Newton matrix) and log-odds need to know about a task.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    owners: Tensor
 
 
 class Task(Protocol):
@@ -36,6 +49,10 @@ class Task(Protocol):
 
     def measurement(self, model: nn.Module, batch: Batch) -> Tensor:
         """[B] what attribution explains, larger = better: total log-probability of the response, or log-odds."""
+        ...
+
+    def predictions(self, model: nn.Module, batch: Batch) -> Predictions:
+        """Logits, labels and owners of every supervised prediction; `loss` is their summed cross entropy."""
         ...
 
     def hidden(self, model: nn.Module, batch: Batch) -> Tensor:

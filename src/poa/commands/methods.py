@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """One line per method: name, family, what it does."""
+    """Per method: name, family, what it does, what it needs of a run, what it costs."""
     found = methods.available()
     if args.name is not None and args.name not in found:
         raise unknown("method", args.name, found)
@@ -26,6 +26,7 @@ def run(args: argparse.Namespace) -> int:
     for name, kind in chosen.items():
         summary = cleandoc(kind.__doc__ or "").split("\n", 1)[0]
         print(f"{name:<{width}}  {kind.family:<9}  {summary}")
+        print(f"{'':<{width}}  needs {kind.needs}; costs {kind.cost}")
         if args.cite:
             print(indent(cleandoc(kind.citation), " " * (width + 2)))
     return 0

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from poa.digests import plain_digest, sha256
+from poa.protocols import Predictions
 from poa.records import Corpus, Record
 from poa.steplog import StepLog
 
@@ -56,6 +57,11 @@ class Bigram:
 
     def measurement(self, model: nn.Module, batch: Batch) -> Tensor:
         return -self.loss(model, batch)
+
+    def predictions(self, model: nn.Module, batch: Batch) -> Predictions:
+        owners, places = torch.nonzero(batch["labels"] != _IGNORE, as_tuple=True)
+        logits: Tensor = model(batch["input_ids"])
+        return Predictions(logits[owners, places], batch["labels"][owners, places], owners)
 
     def hidden(self, model: nn.Module, batch: Batch) -> Tensor:
         states: Tensor = _sequential(model)[:-1](batch["input_ids"])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from poa.errors import PoaError
+from poa.protocols import Predictions
 from poa.records import Record
 
 if TYPE_CHECKING:
@@ -109,6 +110,13 @@ class CausalLM:
 
     def measurement(self, model: nn.Module, batch: Batch) -> Tensor:
         return self.token_log_probabilities(model, batch).sum(1)
+
+    def predictions(self, model: Callable[..., Any], batch: Batch) -> Predictions:
+        """One row per supervised token: the logits at the token before it."""
+        logits: Tensor = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        targets = F.pad(batch["labels"][:, 1:], (0, 1), value=IGNORE)
+        owners, places = torch.nonzero(targets != IGNORE, as_tuple=True)
+        return Predictions(logits[owners, places], targets[owners, places], owners)
 
     def supervised(self, batch: Batch) -> Tensor:
         """[B] number of supervised tokens."""

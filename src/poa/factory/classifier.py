@@ -19,6 +19,7 @@ from poa.digests import plain_digest, sha256
 from poa.errors import PoaError, Unsupported
 from poa.factory.versions import library_versions
 from poa.files import cache_home
+from poa.protocols import Predictions
 from poa.records import Corpus, Record
 from poa.steplog import StepLog
 
@@ -75,6 +76,10 @@ class Classifier:
         own = batch["y"].unsqueeze(1)
         others = logits.scatter(1, own, float("-inf"))
         return logits.gather(1, own).squeeze(1) - others.logsumexp(1)
+
+    def predictions(self, model: nn.Module, batch: Batch) -> Predictions:
+        """One row per record: the logits over classes."""
+        return Predictions(model(batch["x"]), batch["y"], torch.arange(len(batch["y"])))
 
     def hidden(self, model: nn.Module, batch: Batch) -> Tensor:
         """[B, d] input of the last layer: the features themselves for logistic regression."""

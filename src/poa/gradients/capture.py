@@ -17,6 +17,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from poa.errors import PoaError, Unsupported
 from poa.gradients.factors import Factor
+from poa.gradients.outputs import outputs
 from poa.gradients.sites import Site, sites
 from poa.records import Record
 
@@ -128,19 +129,17 @@ class Capture:
         """p, the length of a row of gradients."""
         return self.blocks[-1].stop
 
-    def factors(self, records: Sequence[Record], side: str) -> Captured:
+    def factors(self, records: Sequence[Record], side: str, draw: int = 0) -> Captured:
         """Factored gradients of `records` in one batch.
 
         side="train": of -loss (the direction in which training on the record moved the weights); side="query": of the
-        measurement. Both are *sums* over supervised tokens, so a positive product means "helped". Raises
-        `Unsupported` where examples of a batch cannot be told apart, and `PoaError` where a gradient is not finite.
+        measurement; others and `draw`: see `outputs`. All are *sums* over supervised tokens, so a positive product
+        means "helped". Raises `Unsupported` where examples of a batch cannot be told apart, and `PoaError` where a
+        gradient is not finite.
         """
-        if side not in ("train", "query"):
-            raise PoaError(f"side is {side!r}, must be train or query")
         _refuse_train_mode(self.model)
-        batch = self.task.batch(records, whole=side == "query")
         with torch.enable_grad(), self.watch.open():
-            each = self.task.measurement(self.model, batch) if side == "query" else -self.task.loss(self.model, batch)
+            each = outputs(self.task, self.model, records, side, draw)
             _check_losses(each, len(records))
         calls, self.watch.calls = self.watch.calls, []
         signals: Any = torch.autograd.grad(each.sum(), [edge for _, _, edge in calls], allow_unused=True)

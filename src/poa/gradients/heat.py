@@ -13,6 +13,7 @@ from torch.func import functional_call, jvp
 
 from poa.gradients.capture import Block, capturing
 from poa.gradients.gauge import adapter_tangents
+from poa.gradients.lens import Lens
 from poa.gradients.linear import LinearIndex
 from poa.gradients.store import gradients
 from poa.records import Corpus
@@ -34,24 +35,23 @@ def token_heat(index: LinearIndex, task: CausalLM, queries: Corpus) -> list[Row]
     """
     batch = task.batch(queries)
     totals = np.zeros((len(queries), batch["labels"].shape[1] - 1))
-    for position, direction in zip(index.positions, index.directions(), strict=True):
+    for position, lens, direction in zip(index.positions, index.lenses, index.directions(), strict=True):
         model = index.run.model(position)
         with capturing(task, model, index.coordinates) as capture:
             blocks = capture.blocks
-        flat = direction if index.projection is None else index.projection.lift(direction, blocks)
-        tangents = _tangents(model, blocks, flat)
+        tangents = _tangents(model, blocks, lens.lift(direction, blocks))
         if index.coordinates == "balanced":
             tangents = adapter_tangents(model, tangents)
         heat = _derivative(task, model, batch, tangents)
-        totals += heat / _norms(index, queries, position)[:, None] if index.unit_query else heat
+        totals += heat / _norms(index, queries, position, lens)[:, None] if lens.unit else heat
     ends = batch["attention_mask"].sum(1).tolist()
     leads = [task.sequence(query, whole=True)[1] for query in queries]
     return [row[lead - 1 : end - 1] for row, lead, end in zip(totals, leads, ends, strict=True)]
 
 
-def _norms(index: LinearIndex, queries: Corpus, position: int) -> Row:
-    rows = gradients(index.run, position, queries, "query", index.coordinates)
-    features = np.asarray(rows.values if index.projection is None else index.projection.apply(rows), np.float64)
+def _norms(index: LinearIndex, queries: Corpus, position: int, lens: Lens) -> Row:
+    rows = gradients(index.run, position, queries, index.side, index.coordinates)
+    features = np.asarray(lens.linear(rows), np.float64)
     return np.maximum(np.sqrt((features**2).sum(1)), np.finfo(np.float64).tiny)
 
 

@@ -1,14 +1,14 @@
-"""LinearIndex: every method whose score is linear in the query gradient, as one matrix per checkpoint.
+"""LinearIndex: every method whose score is linear in the query's features, as one matrix per checkpoint.
 
-score(q, i) = sum_c <T_c[i], f(v_c(q))> with v_c(q) the query gradient at checkpoint c, f an optional projection and
-normalisation, and T_c the training rows after preconditioning, normalisation and weighting. GradDot, cosine, TracIn,
-damped influence, DataInf and LoGra differ only in T_c and f.
+score(q, i) = sum_c <T_c[i], f_c(v_c(q))> with v_c(q) the query gradient at checkpoint c, f_c the lens through which it
+is looked at, and T_c the training rows after projection, preconditioning, normalisation and weighting. GradDot, cosine,
+TracIn, damped influence, DataInf, LoGra, K-FAC, TRAK, LESS and TrackStar differ only in T_c and f_c.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from poa.errors import Unsupported
-from poa.gradients.projection import TwoSided
+from poa.gradients.lens import Lens
+from poa.gradients.projection import projection_of
 from poa.gradients.store import Gradients, gradients
 from poa.indexes import Columns, load_columns, save_index
 from poa.scores import Scores
 
 if TYPE_CHECKING:
+    from poa.gradients.projection import Projection
     from poa.protocols import TrainingRun
     from poa.records import Corpus
 
@@ -31,14 +33,18 @@ KIND = "linear"
 
 @dataclass(frozen=True, eq=False)
 class LinearIndex:
-    """maps: one [N, k] matrix per entry of `positions` (indices into `run.checkpoints`), in the model's dtype."""
+    """maps: one [N, k] matrix per entry of `positions` (indices into `run.checkpoints`), in the model's dtype.
+
+    lenses: how a query is looked at, one per position; they share their projection. side: which number of a query is
+    differentiated, see `poa.gradients.outputs`.
+    """
 
     run: TrainingRun
     method: str
     positions: tuple[int, ...]
     maps: tuple[Matrix, ...]
-    projection: TwoSided | None = None
-    unit_query: bool = False
+    lenses: tuple[Lens, ...]
+    side: str = "query"
     unit: str = "uncalibrated"
     notes: Mapping[str, Any] | None = None
     coordinates: str = "adapter"
@@ -47,17 +53,12 @@ class LinearIndex:
     def run_digest(self) -> str:
         return self.run.digest
 
-    def query_features(self, queries: Corpus, position: int) -> Matrix:
-        """[Q, k] f(v): projected and normalised query gradients at one checkpoint."""
-        rows = gradients(self.run, position, queries, "query", self.coordinates)
-        values = rows.values if self.projection is None else self.projection.apply(rows)
-        return unit_rows(values) if self.unit_query else np.asarray(values)
-
     def attribute(self, queries: Corpus) -> Scores:
         """One matrix-vector product per query and checkpoint, so a score does not depend on its neighbours."""
         total = np.zeros((len(queries), len(self.run.corpus)), np.float64)
-        for position, train in zip(self.positions, self.maps, strict=True):
-            for row, feature in zip(total, self.query_features(queries, position), strict=True):
+        for position, train, lens in zip(self.positions, self.maps, self.lenses, strict=True):
+            features = lens.features(gradients(self.run, position, queries, self.side, self.coordinates))
+            for row, feature in zip(total, features, strict=True):
                 row += train @ feature
         return Scores(
             total.astype(np.float32) if self.maps[0].dtype == np.float32 else total,
@@ -70,39 +71,52 @@ class LinearIndex:
         )
 
     def directions(self) -> tuple[Matrix, ...]:
-        """Per checkpoint the sum of all training rows: its dot product with a query gradient is the total score."""
+        """Per checkpoint the sum of all training rows: its dot product with a query's features is the total score."""
         return tuple(train.sum(0, dtype=np.float64) for train in self.maps)
 
     def save(self, folder: str | Path) -> None:
-        projection = None if self.projection is None else [self.projection.width, self.projection.seed]
+        first = self.lenses[0]
+        arrays = {f"map{i}": np.asarray(m) for i, m in enumerate(self.maps)}
+        for name in ("scale", "whitening"):
+            parts = {f"{name}{i}": getattr(lens, name) for i, lens in enumerate(self.lenses)}
+            arrays |= {key: np.asarray(part) for key, part in parts.items() if part is not None}
         meta = {
             "columns": Columns.of(self.run).plain(),
             "method": self.method,
             "positions": list(self.positions),
-            "projection": projection,
-            "unit_query": self.unit_query,
+            "projection": None if first.projection is None else _plain(first.projection),
+            "unit_query": first.unit,
+            "side": self.side,
             "unit": self.unit,
             "coordinates": self.coordinates,
             "notes": dict(self.notes or {}),
         }
-        save_index(Path(folder), KIND, {f"map{i}": np.asarray(m) for i, m in enumerate(self.maps)}, meta)
+        save_index(Path(folder), KIND, arrays, meta)
 
     @staticmethod
     def load(folder: str | Path, run: TrainingRun) -> LinearIndex:
         """Read what `save` wrote. Raises `Mismatch` for another kind or run, `Corrupt` for changed bytes."""
         _, arrays, meta = load_columns(Path(folder), KIND, run)
-        projection = None if meta["projection"] is None else TwoSided(*meta["projection"])
+        projection = None if meta["projection"] is None else projection_of(meta["projection"])
+        count = len(meta["positions"])
         return LinearIndex(
             run,
             meta["method"],
             tuple(meta["positions"]),
-            tuple(arrays[f"map{i}"] for i in range(len(meta["positions"]))),
-            projection,
-            meta["unit_query"],
+            tuple(arrays[f"map{i}"] for i in range(count)),
+            tuple(
+                Lens(projection, arrays.get(f"scale{i}"), arrays.get(f"whitening{i}"), meta["unit_query"])
+                for i in range(count)
+            ),
+            meta["side"],
             meta["unit"],
             meta["notes"],
             meta["coordinates"],
         )
+
+
+def _plain(projection: Projection) -> dict[str, Any]:
+    return {"kind": projection.kind, "settings": asdict(projection)}  # type: ignore[call-overload]
 
 
 def fit_linear(
@@ -111,22 +125,26 @@ def fit_linear(
     checkpoints: str,
     train_map: Callable[[Gradients, int], Matrix],
     *,
-    unit_query: bool = False,
+    lens: Lens | None = None,
+    side: str = "train",
     unit: str = "uncalibrated",
     notes: Mapping[str, Any] | None = None,
     coordinates: str = "adapter",
 ) -> LinearIndex:
-    """Build an index from `train_map(gradients, position) -> T [N, p]` at the last or all checkpoints.
+    """Build an index from `train_map(gradients, position) -> T [N, k]` at the last or all checkpoints.
 
+    `lens` is how queries are looked at (default: as they are); `side` "train" or "train-margin" (queries likewise).
     Maps are stored row by row: another memory order would sum a score in another order.
     """
     positions = positions_of(run, checkpoints)
     maps = tuple(
         np.ascontiguousarray(train_map(rows, position), rows.values.dtype)
         for position in positions
-        for rows in [gradients(run, position, run.corpus, "train", coordinates)]
+        for rows in [gradients(run, position, run.corpus, side, coordinates)]
     )
-    return LinearIndex(run, repr(method), positions, maps, None, unit_query, unit, notes, coordinates)
+    lenses = (lens or Lens(),) * len(positions)
+    asked = side.replace("train", "query")
+    return LinearIndex(run, repr(method), positions, maps, lenses, asked, unit, notes, coordinates)
 
 
 def positions_of(run: TrainingRun, checkpoints: str) -> tuple[int, ...]:
@@ -134,9 +152,3 @@ def positions_of(run: TrainingRun, checkpoints: str) -> tuple[int, ...]:
     if checkpoints not in ("last", "all"):
         raise Unsupported(f"checkpoints is {checkpoints!r}, must be last or all")
     return tuple(range(len(run.checkpoints))) if checkpoints == "all" else (len(run.checkpoints) - 1,)
-
-
-def unit_rows(rows: Matrix) -> Matrix:
-    """Rows divided by their Euclidean norm (float64); a zero row stays zero."""
-    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
-    return (rows / np.where(norms == 0, 1.0, norms)[:, None]).astype(rows.dtype)

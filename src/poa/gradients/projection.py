@@ -4,22 +4,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from poa.errors import Mismatch
 from poa.gradients.factors import Factor, Lookup, Outer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from poa.gradients.capture import Block, Captured
     from poa.gradients.store import Gradients
 
 Matrix = npt.NDArray[np.floating[Any]]
+
+
+class Projection(Protocol):
+    """A linear map of gradient rows [n, p] to [n, k] that a seed determines; a frozen dataclass of plain settings."""
+
+    kind: ClassVar[str]
+
+    def apply(self, rows: Gradients) -> Matrix:
+        """[n, k] in the dtype of `rows`; a row's bytes depend on that row alone."""
+        ...
+
+    def lift(self, features: Matrix, blocks: Sequence[Block]) -> Matrix:
+        """[p] the transpose applied to `features` [k]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -32,6 +47,8 @@ class TwoSided:
 
     width: int
     seed: int = 0
+
+    kind: ClassVar[str] = "two-sided"
 
     def factor(self, name: str, side: str, size: int) -> Matrix | None:
         """[size, width] factor, or None where the side stays whole."""
@@ -119,3 +136,11 @@ def _project(gradient: Matrix, left: Matrix | None, right: Matrix | None) -> Mat
     if right is not None:
         gradient = gradient @ right
     return gradient if left is None else left.T @ gradient
+
+
+def projection_of(plain: Mapping[str, Any]) -> Projection:
+    """The projection that {"kind", "settings"} describes; raises `Mismatch` for a kind that is not known."""
+    kinds = {kind.kind: kind for kind in (TwoSided,)}
+    if plain["kind"] not in kinds:
+        raise Mismatch(f"projection {plain['kind']!r} is not known; known are {', '.join(kinds)}")
+    return kinds[plain["kind"]](**plain["settings"])

@@ -36,6 +36,10 @@ class Gradients:
         """Columns of one layer in float64, for curvature."""
         return np.asarray(self.values[:, block.start : block.stop], np.float64)
 
+    def scaled(self, scale: Rows) -> Gradients:
+        """The same rows with column j multiplied by scale[j]."""
+        return Gradients(np.asarray(self.values) * scale, self.blocks)
+
 
 def gradients(run: TrainingRun, checkpoint: int, records: Corpus, side: str, coordinates: str = "adapter") -> Gradients:
     """Rows for `records` at `run.checkpoints[checkpoint]`; see `Capture.factors` for side and sign.

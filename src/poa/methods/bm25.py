@@ -44,6 +44,8 @@ class BM25:
         "Foundations and Trends in Information Retrieval 3(4), 2009. doi:10.1561/1500000019"
     )
     family: ClassVar[str] = "lexical"
+    needs: ClassVar[str] = "text"
+    cost: ClassVar[str] = "an index of words"
 
     k1: float = 1.2
     b: float = 0.75

@@ -33,6 +33,8 @@ class CaptumTracIn:
     checkpoints: str = "last"
 
     family: ClassVar[str] = "gradient"
+    needs: ClassVar[str] = "one checkpoint"
+    cost: ClassVar[str] = "N gradients per batch of queries"
     citation: ClassVar[str] = (
         "Pruthi et al., NeurIPS 2020, arXiv 2002.08484; Kokhlikyan et al., Captum, 2020, arXiv 2009.07896"
     )

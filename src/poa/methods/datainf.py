@@ -26,6 +26,8 @@ class DataInf:
     checkpoints: str = "last"
 
     family: ClassVar[str] = "gradient"
+    needs: ClassVar[str] = "one checkpoint"
+    cost: ClassVar[str] = "N gradients; N^2 per layer"
     citation: ClassVar[str] = "Kwon et al., DataInf, ICLR 2024, arXiv 2310.00902"
 
     def fit(self, run: TrainingRun) -> LinearIndex:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from poa.gradients.linear import LinearIndex, fit_linear, unit_rows
+from poa.gradients.lens import Lens, unit_rows
+from poa.gradients.linear import LinearIndex, fit_linear
 
 if TYPE_CHECKING:
     from poa.protocols import TrainingRun
@@ -21,6 +22,8 @@ class GradCos:
     coordinates: str = "adapter"
 
     family: ClassVar[str] = "gradient"
+    needs: ClassVar[str] = "one checkpoint"
+    cost: ClassVar[str] = "N gradients"
     citation: ClassVar[str] = "Hanawa et al., Evaluation of similarity-based explanations, ICLR 2021"
 
     def fit(self, run: TrainingRun) -> LinearIndex:
@@ -29,6 +32,6 @@ class GradCos:
             self,
             self.checkpoints,
             lambda rows, _: unit_rows(rows.values),
-            unit_query=True,
+            lens=Lens(unit=True),
             coordinates=self.coordinates,
         )

@@ -23,6 +23,8 @@ class GradDot:
     coordinates: str = "adapter"
 
     family: ClassVar[str] = "gradient"
+    needs: ClassVar[str] = "one checkpoint"
+    cost: ClassVar[str] = "N gradients"
     citation: ClassVar[str] = "Charpiat et al., Input similarity from the neural network perspective, NeurIPS 2019"
 
     def fit(self, run: TrainingRun) -> LinearIndex:

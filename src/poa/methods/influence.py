@@ -34,6 +34,8 @@ class Influence:
     coordinates: str = "adapter"
 
     family: ClassVar[str] = "gradient"
+    needs: ClassVar[str] = "checkpoints"
+    cost: ClassVar[str] = "C N gradients; N^3"
     citation: ClassVar[str] = "Koh & Liang, Understanding black-box predictions via influence functions, ICML 2017"
 
     def __post_init__(self) -> None:

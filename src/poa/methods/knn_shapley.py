@@ -42,6 +42,8 @@ class KNNShapley:
         "Efficient Task-Specific Data Valuation for Nearest Neighbor Algorithms. VLDB 2019. arXiv:1908.08619"
     )
     family: ClassVar[str] = "semantic"
+    needs: ClassVar[str] = "one checkpoint, labels"
+    cost: ClassVar[str] = "N forward passes; N log N per query"
 
     k: int = 5
     space: Literal["hidden", "input"] = "hidden"

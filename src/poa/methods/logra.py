@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from poa.gradients.curvature import damped_fisher_map
+from poa.gradients.lens import Lens
 from poa.gradients.linear import LinearIndex, positions_of
 from poa.gradients.projection import TwoSided
 from poa.gradients.store import gradients
@@ -26,6 +27,8 @@ class LoGra:
     seed: int = 0
 
     family: ClassVar[str] = "gradient"
+    needs: ClassVar[str] = "one checkpoint"
+    cost: ClassVar[str] = "N gradients; k per record; N^3"
     citation: ClassVar[str] = "Choe et al., What is your data worth to GPT?, 2024, arXiv 2405.13954"
 
     def fit(self, run: TrainingRun) -> LinearIndex:
@@ -39,4 +42,5 @@ class LoGra:
             notes["lambda"].append(lam)
             notes["residual"].append(residual)
             maps.append(np.ascontiguousarray(solved / len(positions), rows.dtype))
-        return LinearIndex(run, repr(self), positions, tuple(maps), projection, notes=notes)
+        lenses = (Lens(projection),) * len(positions)
+        return LinearIndex(run, repr(self), positions, tuple(maps), lenses, notes=notes)

@@ -29,6 +29,8 @@ class Random:
 
     citation: ClassVar[str] = "none: the null hypothesis"
     family: ClassVar[str] = "baseline"
+    needs: ClassVar[str] = "nothing"
+    cost: ClassVar[str] = "a hash per pair"
     exempt: ClassVar[dict[str, str]] = {"duplicates": "scores depend on the record id, not on its content"}
 
     seed: int = 0

@@ -36,6 +36,8 @@ class RepSim:
         "Hanawa, Yokoi, Hara, Inui. Evaluation of Similarity-based Explanations. ICLR 2021. arXiv:2006.04528"
     )
     family: ClassVar[str] = "semantic"
+    needs: ClassVar[str] = "one checkpoint"
+    cost: ClassVar[str] = "N forward passes"
 
     similarity: Literal["cosine", "dot"] = "cosine"
     checkpoint: int = -1

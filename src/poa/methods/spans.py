@@ -46,6 +46,8 @@ class Spans:
         "(demonstrations). arXiv:2504.07096; the credit rule is poa's own"
     )
     family: ClassVar[str] = "span"
+    needs: ClassVar[str] = "text, a tokenizer"
+    cost: ClassVar[str] = "a suffix array"
     exempt: ClassVar[dict[str, str]] = {"duplicates": "Rule P pays the first registrant only"}
 
     min_bits: float = 64.0

@@ -26,6 +26,8 @@ class TracInCP:
     checkpoints: str = "all"
 
     family: ClassVar[str] = "gradient"
+    needs: ClassVar[str] = "checkpoints, step log"
+    cost: ClassVar[str] = "C N gradients"
     citation: ClassVar[str] = (
         "Pruthi et al., Estimating training data influence by tracing gradient descent, NeurIPS 2020, arXiv 2002.08484"
     )

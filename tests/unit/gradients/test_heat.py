@@ -10,6 +10,7 @@ import torch
 from tests.language import DoubleRun
 
 from poa.factory.run import LoRARun
+from poa.gradients.capture import layout
 from poa.gradients.heat import token_heat
 from poa.gradients.linear import LinearIndex
 from poa.methods.datainf import DataInf
@@ -41,10 +42,7 @@ def test_heat_is_the_directional_derivative_of_each_token(double: DoubleRun, que
     batch, lead = task.batch([query]), task.sequence(query, whole=True)[1]
     model = double.model()
     (direction,) = index.directions()
-    if index.projection is not None:
-        from poa.gradients.capture import layout
-
-        direction = index.projection.lift(direction, layout(task.tracked(model)))
+    direction = index.lenses[0].lift(direction, layout(task.tracked(model)))
     weights = [p for module in task.tracked(model).values() for p in module.parameters()]
     # Coarse steps: norms and the softmax are float32 inside, so their rounding must stay small against the change.
     step = 1e-2 / float(np.linalg.norm(direction))

@@ -10,7 +10,8 @@ import pytest
 from poa.conformance import digits_linear
 from poa.errors import Mismatch, Unsupported
 from poa.factory.run import LoRARun
-from poa.gradients.linear import LinearIndex, positions_of, unit_rows
+from poa.gradients.lens import unit_rows
+from poa.gradients.linear import LinearIndex, positions_of
 from poa.methods.logra import LoGra
 from poa.records import Corpus
 
@@ -31,7 +32,7 @@ def test_a_stored_index_keeps_projection_and_notes(run: LoRARun, queries: Corpus
     index = LoGra(width=3, seed=2).fit(run)
     index.save(tmp_path / "index")
     loaded = LinearIndex.load(tmp_path / "index", run)
-    assert loaded.projection == index.projection
+    assert loaded.lenses[0].projection == index.lenses[0].projection
     assert loaded.notes == index.notes
     assert loaded.attribute(queries).digest == index.attribute(queries).digest
     with pytest.raises(Mismatch, match="index belongs to run"):
