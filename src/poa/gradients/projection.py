@@ -1,9 +1,8 @@
-"""Two-sided random projection of each layer's gradient (LoGra): P_out^T G P_in, never a d_out x d_in random matrix."""
+"""What a projection is, the list of them, and the two-sided one (LoGra): P_out^T G P_in per layer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
@@ -12,15 +11,29 @@ import torch
 from torch import Tensor
 
 from poa.errors import Mismatch
+from poa.gradients.capture import Block
+from poa.gradients.dense_jl import Gaussian, Rademacher
+from poa.gradients.draws import stream
 from poa.gradients.factors import Factor, Lookup, Outer
+from poa.gradients.grass import FactGrass, Grass
+from poa.gradients.masks import Mask
+from poa.gradients.sparse_jl import SparseJL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from poa.gradients.capture import Block, Captured
+    from poa.gradients.capture import Captured
     from poa.gradients.store import Gradients
 
 Matrix = npt.NDArray[np.floating[Any]]
+
+
+class Prepared(Protocol):
+    """A projection with everything drawn, for gradients that are still factored; immutable in effect."""
+
+    def features(self, captured: Captured) -> Tensor:
+        """[n, k] the projection of the rows of `captured`, to rounding, without forming more of them than it must."""
+        ...
 
 
 class Projection(Protocol):
@@ -34,6 +47,14 @@ class Projection(Protocol):
 
     def lift(self, features: Matrix, blocks: Sequence[Block]) -> Matrix:
         """[p] the transpose applied to `features` [k]."""
+        ...
+
+    def layout(self, blocks: Sequence[Block]) -> tuple[Block, ...]:
+        """Where features stand: one block per layer (shape as projected) or one for all."""
+        ...
+
+    def prepared(self, blocks: Sequence[Block], dtype: torch.dtype) -> Prepared:
+        """The same map for factored gradients with these `blocks`, computing in `dtype`."""
         ...
 
 
@@ -54,9 +75,7 @@ class TwoSided:
         """[size, width] factor, or None where the side stays whole."""
         if size <= self.width:
             return None
-        word = sha256(f"poa/two-sided/1\n{self.seed}\n{name}\n{side}".encode()).digest()[:8]
-        generator = np.random.Generator(np.random.Philox(int.from_bytes(word, "little")))
-        return generator.standard_normal((size, self.width)) / np.sqrt(self.width)
+        return stream("two-sided/1", self.seed, name, side).standard_normal((size, self.width)) / np.sqrt(self.width)
 
     def apply(self, rows: Gradients) -> Matrix:
         """[n, k] projected rows, layers in order."""
@@ -88,6 +107,14 @@ class TwoSided:
             wide = core if left is None else left @ core
             parts.append((wide if right is None else wide @ right.T).ravel())
         return np.concatenate(parts)
+
+    def layout(self, blocks: Sequence[Block]) -> tuple[Block, ...]:
+        out: list[Block] = []
+        for block in blocks:
+            shape = (min(block.shape[0], self.width), min(block.shape[1], self.width))
+            start = out[-1].stop if out else 0
+            out.append(Block(block.name, start, start + shape[0] * shape[1], shape))
+        return tuple(out)
 
     def prepared(self, blocks: Sequence[Block], dtype: torch.dtype) -> Sketch:
         """The factors of all `blocks`, drawn once, for gradients that are still factored."""
@@ -140,7 +167,7 @@ def _project(gradient: Matrix, left: Matrix | None, right: Matrix | None) -> Mat
 
 def projection_of(plain: Mapping[str, Any]) -> Projection:
     """The projection that {"kind", "settings"} describes; raises `Mismatch` for a kind that is not known."""
-    kinds = {kind.kind: kind for kind in (TwoSided,)}
+    kinds = {kind.kind: kind for kind in (TwoSided, Gaussian, Rademacher, SparseJL, Mask, Grass, FactGrass)}
     if plain["kind"] not in kinds:
         raise Mismatch(f"projection {plain['kind']!r} is not known; known are {', '.join(kinds)}")
     return kinds[plain["kind"]](**plain["settings"])
