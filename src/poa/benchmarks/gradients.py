@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from poa.benchmarks import Figures, interleave
+from poa.benchmarks._memory import peak
 from poa.errors import PoaError
 from poa.gradients.capture import capturing
 from poa.gradients.factors import inner
+from poa.gradients.fused import body_and_head, fused_activations, fused_log_probabilities
 from poa.gradients.projection import TwoSided
 from poa.records import Record
 
 VOCABULARY, WIDTH, LAYERS, LONGEST, EXAMPLES = 4096, 256, 4, 256, 32
 SIDE = 16  # columns a side of each layer's sketch: 16 layers x 16 x 16 = 4,096 features
+FEATURES = 4096
 IGNORE = -100
 
 
@@ -48,6 +52,15 @@ class Tokens:
 
     measurement = loss
 
+    def fused(self, model: nn.Module) -> tuple[nn.Module, Callable[[Mapping[str, Tensor]], Tensor]]:
+        body, head = body_and_head(model)
+
+        def log_probabilities(batch: Mapping[str, Tensor]) -> Tensor:
+            labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORE)
+            return fused_log_probabilities(body, head, batch, labels)
+
+        return head, log_probabilities
+
     def tracked(self, model: nn.Module) -> dict[str, nn.Module]:
         named = model.named_modules()
         if isinstance(self.kind, str):
@@ -67,10 +80,22 @@ def run(rounds: int = 9) -> Figures:
     finally:
         torch.set_num_threads(before)
     named = {f"gradients.{name}": ratio for name, ratio in ratios.items()}
+    memory = {"gradients.peak_over_step": peak(partial(_peaks, True)) / peak(partial(_peaks, False))}
     return Figures(
-        {name: ratio.median for name, ratio in named.items()},
+        {name: ratio.median for name, ratio in named.items()} | memory,
         {name: (ratio.low, ratio.high) for name, ratio in named.items()},
     )
+
+
+def _peaks(features: bool) -> tuple[Callable[[], object], Callable[[], object]]:
+    """(warm, call) of the features pass or of the step, for a fresh process."""
+    from transformers.pytorch_utils import Conv1D
+
+    torch.set_num_threads(1)
+    model, records, task = gpt2(), token_records(), Tokens(Conv1D)
+    if features:
+        return captured(task, model, in_batches(records[:4], 4)), captured(task, model, in_batches(records, 4))
+    return (lambda: _steps(task, model, [records[:1]])), (lambda: _steps(task, model, _plain(records, 16)))
 
 
 Ways = tuple[Callable[[], object], Callable[[], object]]
@@ -80,9 +105,10 @@ def _full() -> dict[str, Ways]:
     """Sketched gradients of all linear layers of a GPT-2 shape."""
     from transformers.pytorch_utils import Conv1D
 
-    model, records = _model(), _records()
-    task, short = Tokens(Conv1D), _sorted(records, 4)
-    capture = _captured(task, model, short)
+    model, records = gpt2(), token_records()
+    task, short = Tokens(Conv1D), in_batches(records, 4)
+    capture = captured(task, model, short)
+    _require_same(task, model, short[-1])
     return {
         "capture_over_floor": (capture, lambda: _floor(task, model, short)),
         "capture_over_best": (capture, lambda: _steps(task, model, short)),
@@ -95,21 +121,22 @@ def _lora() -> dict[str, Ways]:
     from poa.factory.adapters import attach
     from poa.factory.recipe import LoRARecipe
 
-    model, records = attach(_model(), LoRARecipe(rank=8)).eval(), _records()
+    model, records = attach(gpt2(), LoRARecipe(rank=8)).eval(), token_records()
     task = Tokens("lora")
-    capture = _captured(task, model, _sorted(records, 4))
+    capture = captured(task, model, in_batches(records, 4))
     return {"lora_over_step": (capture, lambda: _steps(task, model, _plain(records, 16)))}
 
 
-def _model() -> Any:
+def gpt2(layers: int = LAYERS, width: int = WIDTH) -> Any:
+    """A GPT-2 shape with random weights, in eval mode."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
     config = GPT2Config(
         vocab_size=VOCABULARY,
         n_positions=LONGEST,
-        n_embd=WIDTH,
-        n_layer=LAYERS,
+        n_embd=width,
+        n_layer=layers,
         n_head=4,
         bos_token_id=0,
         eos_token_id=0,
@@ -119,10 +146,10 @@ def _model() -> Any:
     return model
 
 
-def _records() -> list[Record]:
-    """Token ids of mixed lengths, a few short and most between a quarter and all of the context."""
+def token_records(count: int = EXAMPLES, longest: int = LONGEST) -> list[Record]:
+    """Token ids of lengths spread evenly from an eighth of the longest to all of it."""
     generator = np.random.default_rng(0)
-    lengths = generator.integers(LONGEST // 8, LONGEST, EXAMPLES, endpoint=True)
+    lengths = generator.integers(longest // 8, longest, count, endpoint=True)
     return [
         Record(f"r{i}", features=tuple(map(float, generator.integers(1, VOCABULARY, length))))
         for i, length in enumerate(lengths)
@@ -133,33 +160,48 @@ def _plain(records: list[Record], size: int) -> list[list[Record]]:
     return [records[start : start + size] for start in range(0, len(records), size)]
 
 
-def _sorted(records: list[Record], size: int) -> list[list[Record]]:
+def in_batches(records: list[Record], size: int) -> list[list[Record]]:
+    """Batches of records of like length."""
     return _plain(sorted(records, key=lambda record: len(record.features)), size)
 
 
-def _captured(task: Tokens, model: nn.Module, batches: list[list[Record]]) -> Callable[[], object]:
+def captured(task: Tokens, model: nn.Module, batches: list[list[Record]]) -> Callable[[], Tensor]:
+    """A call that makes the sketched gradients of every record, [n, k], from the opening of the capture on."""
     with capturing(task, model) as capture:  # type: ignore[arg-type]
         sketch = TwoSided(SIDE).prepared(capture.blocks, torch.float32)
 
     def once() -> Tensor:
-        with capturing(task, model) as capture:  # type: ignore[arg-type]
+        with capturing(task, model, fused=True) as capture:  # type: ignore[arg-type]
             return torch.cat([sketch.features(capture.factors(batch, "train")) for batch in batches])
 
-    if (width := once().shape[1]) < VOCABULARY:
-        raise PoaError(f"the benchmark makes {width} features an example, must be at least {VOCABULARY}")
     return once
 
 
+def _require_same(task: Tokens, model: nn.Module, batch: list[Record]) -> None:
+    """Features have 4,096 numbers or more and agree with those of the plain pass."""
+    with capturing(task, model) as capture:  # type: ignore[arg-type]
+        plain = TwoSided(SIDE).prepared(capture.blocks, torch.float32).features(capture.factors(batch, "train"))
+    quick = captured(task, model, [batch])()
+    gap = float((quick - plain).norm() / plain.norm())
+    if quick.shape[1] < FEATURES or gap > 1e-5:
+        raise PoaError(f"{quick.shape[1]} features that differ by {gap:.1e}; must be {FEATURES} or more, within 1e-5")
+
+
 def _floor(task: Tokens, model: Any, batches: list[list[Record]]) -> None:
-    """Forward and activation gradients: what no method that reads gradients at every layer can do without."""
+    """Forward and activation gradients, by the same fused operations.
+
+    No method that reads gradients at every layer can do without.
+    """
+    _, log_probabilities = task.fused(model)
     embedding = model.get_input_embeddings()
     frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_(False)
     handle = embedding.register_forward_hook(lambda _, __, out: out.requires_grad_())
     try:
-        for batch in batches:
-            task.loss(model, task.batch(batch)).sum().backward()
+        with fused_activations(model):
+            for batch in batches:
+                log_probabilities(task.batch(batch)).sum().backward()
     finally:
         handle.remove()
         for parameter in frozen:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from poa.errors import PoaError
+from poa.gradients.fused import body_and_head, fused_log_probabilities
 from poa.protocols import Predictions
 from poa.records import Record
 
@@ -110,6 +111,19 @@ class CausalLM:
 
     def measurement(self, model: nn.Module, batch: Batch) -> Tensor:
         return self.token_log_probabilities(model, batch).sum(1)
+
+    def fused(self, model: nn.Module) -> tuple[nn.Module, Callable[[Batch], Tensor]]:
+        """(head, batch -> [B] log-probability): `measurement` for first derivatives, head and cross entropy in one.
+
+        Raises `Unsupported` for a model that is not a body with a linear head.
+        """
+        body, head = body_and_head(model)
+
+        def log_probabilities(batch: Batch) -> Tensor:
+            given = {name: values for name, values in batch.items() if name != "labels"}
+            return fused_log_probabilities(body, head, given, batch["labels"])
+
+        return head, log_probabilities
 
     def predictions(self, model: Callable[..., Any], batch: Batch) -> Predictions:
         """One row per supervised token: the logits at the token before it."""

@@ -8,6 +8,7 @@ projections and per-token parts can be had without ever forming the matrix.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import torch
@@ -18,10 +19,24 @@ from poa.errors import Unsupported
 
 @dataclass(frozen=True)
 class Outer:
-    """sum_t left[e, t] right[e, t]^T: a matrix [out, in] per example. left: [n, T, out], right: [n, T, in]."""
+    """sum_t left[e, t] right[e, t]^T: a matrix [out, in] per example. left: [n, T, out], right: [n, T, in].
+
+    right is `inputs`, with one more column that is always 1 where there is a bias (`ones`); it is laid out only when
+    asked for.
+    """
 
     left: Tensor
-    right: Tensor
+    inputs: Tensor
+    ones: bool = False
+
+    @cached_property
+    def right(self) -> Tensor:
+        x = self.inputs
+        return torch.cat([x, x.new_ones(*x.shape[:-1], 1)], -1) if self.ones else x
+
+    def right_times(self, matrix: Tensor) -> Tensor:
+        """[n, T, k] right @ matrix [in, k]."""
+        return self.inputs @ matrix[:-1] + matrix[-1] if self.ones else self.inputs @ matrix
 
     def dense(self) -> Tensor:
         """[n, out * in]."""
@@ -107,7 +122,7 @@ def _all_tokens(first: Tensor, second: Tensor) -> Tensor:
 
 def _meet(first: Outer, second: Outer) -> bool:
     """Whether n m T S (out + in) is less work than forming both matrices and n m out in."""
-    (n, t, out), inside = first.left.shape, first.right.shape[2]
+    (n, t, out), inside = first.left.shape, first.inputs.shape[2] + first.ones
     m, s = second.left.shape[:2]
     formed = (n * t + m * s) * out * inside + n * m * out * inside
     return n * m * t * s * (out + inside + 1) < formed

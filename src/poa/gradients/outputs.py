@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -16,21 +16,29 @@ if TYPE_CHECKING:
     from poa.protocols import Predictions, Task
     from poa.records import Record
 
+# A batch to the log-probability [n] of each example, for first derivatives only: -loss and measurement alike.
+Fused: TypeAlias = "Callable[[Any], Tensor]"
+
 # side -> whether records are queries, which must fit whole
 SIDES = {"train": False, "query": True, "train-margin": False, "query-margin": True, "sampled": False}
 
 
-def outputs(task: Task, model: nn.Module, records: Sequence[Record], side: str, draw: int = 0) -> Tensor:
+def outputs(
+    task: Task, model: nn.Module, records: Sequence[Record], side: str, draw: int = 0, fused: Fused | None = None
+) -> Tensor:
     """[n] what is differentiated for each of `records`, larger = the record (or response) is likelier.
 
-    train: -loss. query: the measurement. train-margin, query-margin: the log-odds of the labels, summed over
-    predictions. sampled: log-probability of labels drawn from the model itself, whose gradients have the (true)
-    Fisher as their second moment; draw number `draw` of a record depends on nothing but the record and the model.
+    train: -loss. query: the measurement; `fused` stands in for these two where it is given. train-margin, query-margin:
+    the log-odds of the labels, summed over predictions. sampled: log-probability of labels drawn from the model itself,
+    whose gradients have the (true) Fisher as their second moment; draw number `draw` of a record depends on nothing
+    but the record and the model.
     Raises `PoaError` for an unknown side and `Unsupported` where the task does not say what it predicts.
     """
     if side not in SIDES:
         raise PoaError(f"side is {side!r}, must be one of {', '.join(SIDES)}")
     batch = task.batch(records, whole=SIDES[side])
+    if fused is not None and side in ("train", "query"):
+        return fused(batch)
     if side == "train":
         return -task.loss(model, batch)
     if side == "query":

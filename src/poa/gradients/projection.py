@@ -152,7 +152,7 @@ class Sketch:
             left = None
         if isinstance(factor, Outer):
             thin = factor.left if left is None else factor.left @ left
-            wide = factor.right if right is None else factor.right @ right
+            wide = factor.right if right is None else factor.right_times(right)
             return Outer(thin, wide).dense()
         cube = factor.dense().view(-1, *block.shape)
         cube = cube if right is None else cube @ right

@@ -85,14 +85,10 @@ def _tokens(x: Tensor) -> Tensor:
     return x.unsqueeze(1) if x.ndim == 2 else x.flatten(1, -2)
 
 
-def _with_one(x: Tensor, wanted: bool) -> Tensor:
-    return torch.cat([x, x.new_ones(*x.shape[:-1], 1)], -1) if wanted else x
-
-
 def _linear(name: str, module: nn.Linear) -> Site:
     bias = _bias(module)
     shape = (module.out_features, module.in_features + bias)
-    return Site(module, ((name, shape),), lambda x, s: (Outer(_tokens(s), _with_one(_tokens(x), bias)),))
+    return Site(module, ((name, shape),), lambda x, s: (Outer(_tokens(s), _tokens(x), bias),))
 
 
 def _is_hf_conv1d(module: nn.Module) -> bool:
@@ -101,7 +97,7 @@ def _is_hf_conv1d(module: nn.Module) -> bool:
 
 def _hf_conv1d(name: str, module: Any) -> Site:
     inside, out = module.weight.shape
-    return Site(module, ((name, (out, inside + 1)),), lambda x, s: (Outer(_tokens(s), _with_one(_tokens(x), True)),))
+    return Site(module, ((name, (out, inside + 1)),), lambda x, s: (Outer(_tokens(s), _tokens(x), True),))
 
 
 def _conv2d(name: str, module: nn.Conv2d) -> Site:
@@ -119,7 +115,7 @@ def _conv2d(name: str, module: nn.Conv2d) -> Site:
         patches = F.unfold(x, module.kernel_size, dilation=module.dilation, stride=module.stride).transpose(1, 2)
         signal = s.flatten(2).transpose(1, 2)
         pairs = zip(signal.chunk(groups, 2), patches.chunk(groups, 2), strict=True)
-        return tuple(Outer(left, _with_one(right, bias)) for left, right in pairs)
+        return tuple(Outer(left, right, bias) for left, right in pairs)
 
     return Site(module, tuple((each, shape) for each in names), factors)
 
