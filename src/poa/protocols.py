@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
 
 from poa.records import Corpus, Record
 from poa.scores import Scores
@@ -108,6 +111,75 @@ class TrainingRun(Protocol):
 
     def base(self) -> nn.Module:
         """The model before tuning, in eval mode."""
+        ...
+
+
+class Optimizer(NamedTuple):
+    """How a step of a run moves its weights; the rate of each step is in the step log.
+
+    sgd: buf = momentum buf + G + decay theta; theta -= rate buf, with G the gradient of the batch loss. adamw:
+    theta -= rate decay theta, then rate times the bias-corrected first moment over (root of the bias-corrected second
+    moment + eps). What a kind does not read has its default.
+    """
+
+    kind: Literal["sgd", "adamw"]
+    momentum: float = 0.0
+    decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+
+class Moments(NamedTuple):
+    """AdamW's state after `steps` updates, by parameter name as in `named_parameters()` of the run's model.
+
+    state[name] = (exp_avg, exp_avg_sq): running means of +G and G^2, G the gradient of the batch *loss*, without bias
+    correction. By name, because orders of parameters differ between files, optimizers and rows of gradients.
+    """
+
+    state: Mapping[str, tuple[Tensor, Tensor]]
+    steps: int
+    betas: tuple[float, float]
+    eps: float
+
+
+class Step(NamedTuple):
+    """One step of a replayed training, as it stands *before* the update; valid until the next one is asked for.
+
+    number: 0-based. model: in eval mode, to be read only. records: [b] manifest positions of the batch. weights: [b]
+    factors on their losses (1 unless the run masks records). The optimizer sees G = grad sum_j weights[j] loss_j /
+    denominator. moments: AdamW's before the step, None for SGD.
+    """
+
+    number: int
+    model: nn.Module
+    records: npt.NDArray[np.integer[Any]]
+    weights: npt.NDArray[np.floating[Any]]
+    rate: float
+    denominator: float
+    moments: Moments | None
+
+
+@runtime_checkable
+class Recorded(Protocol):
+    """What a run may offer besides `TrainingRun`: its optimizer and the optimizer's state at checkpoints."""
+
+    @property
+    def optimizer(self) -> Optimizer: ...
+
+    def moments(self, checkpoint: int = -1) -> Moments | None:
+        """AdamW's state at `checkpoints[checkpoint]`; None where the optimizer keeps no moments (SGD)."""
+        ...
+
+
+@runtime_checkable
+class Replayable(Protocol):
+    """What a run may offer besides `TrainingRun`: its training once more, step by step."""
+
+    @property
+    def optimizer(self) -> Optimizer: ...
+
+    def replay(self) -> Iterator[Step]:
+        """Every step in order. After the last one the weights are checked against the stored final checkpoint."""
         ...
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from poa.digests import plain_digest, sha256
-from poa.protocols import Predictions
+from poa.errors import Mismatch
+from poa.protocols import Moments, Optimizer, Predictions, Step
 from poa.records import Corpus, Record
 from poa.steplog import StepLog
 
@@ -106,6 +107,21 @@ class BigramRun:
     def base(self) -> nn.Module:
         return _loaded(self.task, self.initial)
 
+    @property
+    def optimizer(self) -> Optimizer:
+        return Optimizer("sgd")
+
+    def moments(self, checkpoint: int = -1) -> Moments | None:
+        return None
+
+    def replay(self) -> Iterator[Step]:
+        """The training once more; raises `Mismatch` at the end where it does not come to the same weights."""
+        model = self.base()
+        yield from _descent(self.task, self.corpus, model, self.steps)
+        for name, value in model.state_dict().items():
+            if not torch.equal(value, self.states[-1][name]):
+                raise Mismatch(f"the replay does not come to the stored weights: {name} differs")
+
 
 def bigram_corpus(count: int, seed: int = 0) -> Corpus:
     """`count` texts of 3 to 12 words from a Zipf vocabulary, three contributors; record 1 repeats record 0's text."""
@@ -129,19 +145,26 @@ def train_bigram(corpus: Corpus, steps: int = 24, batch: int = 7, rate: float = 
     rng = np.random.default_rng(seed)
     order = np.stack([rng.permutation(len(corpus))[: min(batch, len(corpus))] for _ in range(steps)])
     kept = tuple(sorted({max(1, steps * part // 3) for part in (1, 2, 3)}))
-    words, losses, states = np.zeros(steps), np.zeros(steps), list[Mapping[str, Tensor]]()
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    log = StepLog(order, np.full(steps, rate), np.zeros(steps), np.zeros(steps))
     for step, row in enumerate(order):
         rows = task.batch([corpus[int(i)] for i in row], whole=False)
-        words[step] = int((rows["labels"] != _IGNORE).sum())
-        loss = task.loss(model, rows).sum() / words[step]
-        losses[step] = loss.item()
-        for parameter, slope in zip(trained, torch.autograd.grad(loss, trained), strict=True):
+        log.denominator[step] = int((rows["labels"] != _IGNORE).sum())
+    states = [_copy(step.model) for step in _descent(task, corpus, model, log) if step.number in kept]
+    return BigramRun(corpus, task, log, kept, (*states, _copy(model)), initial)
+
+
+def _descent(task: Bigram, corpus: Corpus, model: nn.Module, log: StepLog) -> Generator[Step]:
+    """Every step of `log` before its update; notes the losses."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for number, row in enumerate(log.records):
+        rate, denominator = float(log.rate[number]), float(log.denominator[number])
+        yield Step(number, model, row, np.ones(len(row)), rate, denominator, None)
+        with torch.enable_grad():
+            loss = task.loss(model, task.batch([corpus[int(i)] for i in row], whole=False)).sum() / denominator
+            slopes = torch.autograd.grad(loss, trained)
+        log.loss[number] = loss.item()
+        for parameter, slope in zip(trained, slopes, strict=True):
             parameter.data.sub_(slope, alpha=rate)
-        if step + 1 in kept:
-            states.append(_copy(model))
-    log = StepLog(order, np.full(steps, rate), words, losses)
-    return BigramRun(corpus, task, log, kept, tuple(states), initial)
 
 
 def _blank(task: Bigram, width: int = 8) -> nn.Sequential:

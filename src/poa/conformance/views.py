@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from poa.digests import plain_digest
+from poa.gradients.trajectory import moments_of, optimizer_of, replay_of
+from poa.protocols import Moments, Optimizer, Step
 from poa.records import Corpus
 from poa.steplog import StepLog
 
@@ -46,6 +48,21 @@ class RunView:
 
     def base(self) -> nn.Module:
         return self.source.base()
+
+    @property
+    def optimizer(self) -> Optimizer:
+        return optimizer_of(self.source)
+
+    def moments(self, checkpoint: int = -1) -> Moments | None:
+        return moments_of(self.source, checkpoint)
+
+    def replay(self) -> Iterator[Step]:
+        """The steps of the real run; records are the view's own, and one that the run does not know weighs 1."""
+        for step in replay_of(self.source):
+            row = self.steps.records[step.number]
+            records = row[row >= 0]
+            added = np.ones(len(records) - len(step.weights))
+            yield step._replace(records=records, weights=np.concatenate([step.weights, added]))
 
 
 @contextmanager

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from poa.digests import plain_digest, sha256
-from poa.errors import PoaError, Unsupported
+from poa.errors import Mismatch, PoaError, Unsupported
+from poa.factory.optimizers import copied, made, moments_of
 from poa.factory.versions import library_versions
 from poa.files import cache_home
-from poa.protocols import Predictions
+from poa.protocols import Moments, Optimizer, Predictions, Step
 from poa.records import Corpus, Record
 from poa.steplog import StepLog
 
@@ -112,8 +113,10 @@ class Classifier:
 class ClassifierRecipe:
     """Everything that determines a classifier besides its manifest and record weights.
 
-    Plain SGD at a constant rate on the batch sum of losses over the number of records in the batch; `decay` is the
-    coefficient of the L2 term decay/2 * ||theta||^2. `keep` checkpoints are spread evenly and end with the last step.
+    Steps at a constant rate on the batch sum of losses over the number of records in the batch. `optimizer="sgd"`:
+    heavy ball with `momentum`, `decay` the coefficient of the L2 term decay/2 * ||theta||^2. `optimizer="adamw"`:
+    `betas` and `eps` are its own, `decay` is decoupled. `keep` checkpoints are spread evenly and end with the last
+    step.
     """
 
     hidden: tuple[int, ...] = ()
@@ -125,9 +128,13 @@ class ClassifierRecipe:
     seed: int = 0
     dtype: Precision = "float64"
     keep: int = 4
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(int(width) for width in self.hidden))
+        object.__setattr__(self, "betas", (float(self.betas[0]), float(self.betas[1])))
         for field, least in (("steps", 1), ("batch", 1), ("keep", 1), ("seed", 0)):
             value: int = getattr(self, field)
             if value < least:
@@ -138,7 +145,24 @@ class ClassifierRecipe:
             raise PoaError(
                 f"need rate > 0, decay >= 0 and 0 <= momentum < 1, got {self.rate}, {self.decay}, {self.momentum}"
             )
+        if self.optimizer not in ("sgd", "adamw"):
+            raise PoaError(f"optimizer is {self.optimizer!r}, must be sgd or adamw")
+        if self.optimizer == "adamw" and self.momentum:
+            raise PoaError(f"momentum is {self.momentum}; adamw has its own (betas), leave momentum at 0")
+        if not all(0 <= beta < 1 for beta in self.betas) or not self.eps > 0:
+            raise PoaError(f"need 0 <= beta < 1 and eps > 0, got {self.betas}, {self.eps}")
         _torch_dtype(self.dtype)
+
+    def plain(self) -> dict[str, Any]:
+        """The fields that determine a run: what SGD does not read is no part of its identity."""
+        unread = () if self.optimizer == "adamw" else ("optimizer", "betas", "eps")
+        return {name: value for name, value in asdict(self).items() if name not in unread}
+
+    @property
+    def rule(self) -> Optimizer:
+        if self.optimizer == "sgd":
+            return Optimizer("sgd", momentum=self.momentum, decay=self.decay)
+        return Optimizer("adamw", decay=self.decay, betas=self.betas, eps=self.eps)
 
     @property
     def checkpoints(self) -> tuple[int, ...]:
@@ -151,8 +175,8 @@ class ClassifierRecipe:
 class ClassifierRun:
     """A finished training run held in memory; satisfies `poa.protocols.TrainingRun`.
 
-    `states[c]` are the weights after `checkpoints[c]` steps, `initial` those before the first. `weights` [records]
-    multiplied each record's loss (1 = trained as usual, 0 = masked out).
+    `states[c]` are the weights after `checkpoints[c]` steps, `initial` those before the first, `averages[c]` AdamW's
+    moments (nothing for SGD). `weights` [records] multiplied each record's loss (1 = trained as usual, 0 = masked out).
     """
 
     corpus: Corpus
@@ -163,6 +187,7 @@ class ClassifierRun:
     initial: State
     weights: npt.NDArray[np.float64]
     folder: Path | None = None
+    averages: tuple[Moments, ...] = ()
 
     @property
     def checkpoints(self) -> tuple[int, ...]:
@@ -194,7 +219,7 @@ class ClassifierRun:
             {
                 "manifest": self.corpus.digest,
                 "task": asdict(self.task),
-                "recipe": asdict(self.recipe),
+                "recipe": self.recipe.plain(),
                 "weights": sha256(self.weights.astype("<f8").tobytes()),
                 "steps": self.steps.digest,
                 "states": [_state_digest(state) for state in (self.initial, *self.states)],
@@ -213,6 +238,23 @@ class ClassifierRun:
     def base(self) -> nn.Sequential:
         return _network(self.task, self.recipe.hidden, self.initial)
 
+    @property
+    def optimizer(self) -> Optimizer:
+        return self.recipe.rule
+
+    def moments(self, checkpoint: int = -1) -> Moments | None:
+        """AdamW's state at `checkpoints[checkpoint]`; None for SGD."""
+        return self.averages[checkpoint] if self.averages else None
+
+    def replay(self) -> Iterator[Step]:
+        """The training once more; raises `Mismatch` at the end where it does not come to the same weights."""
+        step = None
+        for step in _steps(self.corpus, self.task, self.recipe, self.weights, self.initial):
+            if step.number < self.recipe.steps:
+                yield step
+        if step is not None and _state_digest(_copy(step.model)) != _state_digest(self.states[-1]):
+            raise Mismatch("the replay does not come to the stored weights: other library versions or threads?")
+
     def retrained(self, weights: Sequence[float] | npt.NDArray[np.float64]) -> ClassifierRun:
         """The same recipe, initial weights, order and denominators with other record weights (0 = masked removal)."""
         return _train(self.corpus, self.task, self.recipe, _checked_weights(weights, len(self.corpus)), self.folder)
@@ -230,20 +272,26 @@ def train_classifier(
     seed: int = 0,
     dtype: Precision = "float64",
     keep: int = 4,
+    optimizer: Literal["sgd", "adamw"] = "sgd",
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
     classes: int | None = None,
     weights: Sequence[float] | npt.NDArray[np.float64] | None = None,
     cache: Path | None = None,
 ) -> ClassifierRun:
-    """Train logistic regression (`hidden=()`) or a tanh MLP with plain SGD; the same arguments give the same bytes.
+    """Train logistic regression (`hidden=()`) or a tanh MLP; the same arguments give the same bytes.
 
-    `batch` >= number of records is full-batch descent. `classes` defaults to the largest label + 1 (at least 2).
+    `batch` >= number of records is full-batch descent. `optimizer`, `momentum`, `decay`, `betas` and `eps`: see
+    `ClassifierRecipe`. `classes` defaults to the largest label + 1 (at least 2).
     `weights` [records] multiply the loss of a record wherever it occurs; initial weights, order and denominator stay
     the same, so weight 0 is the masked removal that leave-one-out truth needs. Raises `PoaError` for an empty corpus,
     a record that does not fit and a diverged training.
     """
     if len(corpus) == 0:
         raise PoaError("the corpus is empty; a classifier needs at least one record")
-    recipe = ClassifierRecipe(tuple(hidden), steps, batch, lr, momentum, decay, seed, dtype, keep)
+    recipe = ClassifierRecipe(
+        tuple(hidden), steps, batch, lr, momentum, decay, seed, dtype, keep, optimizer, betas, eps
+    )
     labels = max(record.label for record in corpus) + 1
     task = Classifier(len(corpus[0].features), max(2, labels) if classes is None else classes, dtype)
     given = np.ones(len(corpus)) if weights is None else weights
@@ -258,29 +306,55 @@ def _train(
     folder: Path | None,
 ) -> ClassifierRun:
     initial = _initial_state(task, recipe)
-    model = _network(task, recipe.hidden, initial).train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=recipe.rate, momentum=recipe.momentum, weight_decay=recipe.decay)
+    denominators, losses = np.zeros(recipe.steps), np.zeros(recipe.steps)
+    states, averages = list[State](), list[Moments]()
+    for step in _steps(corpus, task, recipe, weights, initial, losses):
+        if step.number in recipe.checkpoints:
+            states.append(_copy(step.model))
+            averages += [copied(step.moments)] if step.moments else []
+        if step.number < recipe.steps:
+            denominators[step.number] = step.denominator
+    if not all(bool(torch.isfinite(value).all()) for value in states[-1].values()):
+        raise PoaError(f"training diverged: a weight is not finite after step {recipe.steps}; use a smaller lr")
+    order = _batches(len(corpus), recipe)
+    log = StepLog(order, np.full(recipe.steps, recipe.rate), denominators, losses)
+    return ClassifierRun(corpus, task, recipe, log, tuple(states), initial, weights, folder, tuple(averages))
+
+
+def _steps(
+    corpus: Corpus,
+    task: Classifier,
+    recipe: ClassifierRecipe,
+    weights: npt.NDArray[np.float64],
+    initial: State,
+    losses: npt.NDArray[np.float64] | None = None,
+) -> Generator[Step]:
+    """What training and its replay both do: every step before its update, and last (without records) the result."""
+    model = _network(task, recipe.hidden, initial)
+    parameters = dict(model.named_parameters())
+    optimizer = made(recipe.rule, parameters, recipe.rate)
     data = task.batch(corpus, whole=False)
     factors = torch.tensor(weights, dtype=data["x"].dtype)
-    order = _batches(len(corpus), recipe)
-    denominators, losses, states = np.zeros(recipe.steps), np.zeros(recipe.steps), list[State]()
-    for step, row in enumerate(order):
-        picks = torch.from_numpy(row[row >= 0])
-        denominators[step] = len(picks)
+
+    def at(number: int, records: npt.NDArray[np.int64]) -> Step:
+        moments = moments_of(recipe.rule, optimizer, parameters, number)
+        return Step(number, model, records, weights[records], recipe.rate, float(len(records)), moments)
+
+    for number, row in enumerate(_batches(len(corpus), recipe)):
+        records = row[row >= 0]
+        yield at(number, records)
+        picks = torch.from_numpy(records)
         rows = {name: values[picks] for name, values in data.items()}
-        loss = (factors[picks] * task.loss(model, rows)).sum() / len(picks)
-        losses[step] = loss.item()
-        if not np.isfinite(losses[step]):
-            raise PoaError(f"training diverged at step {step + 1}: the loss is {losses[step]}; use a smaller lr")
+        with torch.enable_grad():  # whatever whoever reads these steps has switched off
+            loss = (factors[picks] * task.loss(model, rows)).sum() / len(picks)
+        if not np.isfinite(loss.item()):
+            raise PoaError(f"training diverged at step {number + 1}: the loss is {loss.item()}; use a smaller lr")
+        if losses is not None:
+            losses[number] = loss.item()
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimizer.step()
-        if step + 1 in recipe.checkpoints:
-            states.append(_copy(model))
-    if not all(bool(torch.isfinite(value).all()) for value in states[-1].values()):
-        raise PoaError(f"training diverged: a weight is not finite after step {recipe.steps}; use a smaller lr")
-    log = StepLog(order, np.full(recipe.steps, recipe.rate), denominators, losses)
-    return ClassifierRun(corpus, task, recipe, log, tuple(states), initial, weights, folder)
+    yield at(recipe.steps, np.zeros(0, np.int64))
 
 
 def _batches(records: int, recipe: ClassifierRecipe) -> npt.NDArray[np.int64]:

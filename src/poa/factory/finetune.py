@@ -20,14 +20,18 @@ from poa.errors import PoaError
 from poa.factory import adapters
 from poa.factory.bases import Base
 from poa.factory.bases import base as open_base
+from poa.factory.descent import Descent
+from poa.factory.optimizers import flat, from_flat
 from poa.factory.recipe import LoRARecipe, require_quantisation
-from poa.factory.run import LoRARun, load_run, note_seal, published_files, run_digest
+from poa.factory.run import LoRARun, load_run, moments_file, note_seal, published_files, run_digest
 from poa.factory.schedule import schedule
 from poa.factory.versions import library_versions
 from poa.files import alone, atomic_folder, cache_home, write_atomic
 from poa.progress import track
 from poa.records import Corpus
 from poa.steplog import StepLog
+
+OPTIMIZER = "optimizer.safetensors"
 
 
 def finetune(
@@ -76,7 +80,7 @@ def plan_digest(snapshot: Snapshot, recipe: LoRARecipe, parent: Base) -> str:
     """Identity of everything that determines the run before it starts."""
     return plain_digest(
         {
-            "format": 1,  # of the run folder: a run in the cache that was written otherwise is made again
+            "format": 2,  # of the run folder: a run in the cache that was written otherwise is made again
             "manifest": snapshot.corpus.digest,
             "groups": {name: list(labels) for name, labels in snapshot.groups.items()},
             "recipe": recipe.plain(),
@@ -117,7 +121,11 @@ def _publish(
     for step in kept:
         name = Path("checkpoints") / f"step-{step:06d}"
         shutil.copytree(work / name, final / name)
-        (final / name / "optimizer.safetensors").unlink()
+        # Beside the adapter, not in it: whoever serves or shares an adapter has no use for the optimizer's state.
+        (final / name / OPTIMIZER).unlink()
+        moments_file(final, step).parent.mkdir(exist_ok=True)
+        state = load_file(work / name / OPTIMIZER)
+        save_file({key: value for key, value in state.items() if key != "loss"}, moments_file(final, step))
     log.save(final / "steps.safetensors")
     snapshot.corpus.to_parquet(final / "manifest.parquet")
     note: dict[str, Any] = {
@@ -141,58 +149,28 @@ def train(work: Path, corpus: Corpus, recipe: LoRARecipe, parent: Base) -> StepL
     lengths = [int(task.supervised(task.batch([record], whole=False))) for record in corpus]
     log = schedule(lengths, recipe)
     kept = recipe.kept_steps(log.steps)
-    model = adapters.attach(parent.model(recipe.quantise), recipe)
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(trained.values(), lr=recipe.rate, betas=recipe.betas, weight_decay=0.0)
-    done = _resume(work, kept, trained, optimizer, log)
-    model.eval()  # dropout is 0 in the recipe; eval mode keeps any base module deterministic as well
+    descent = Descent.start(parent, recipe)
+    done = _resume(work, kept, descent, log)
     for step in track(range(done, log.steps), "fine-tune", log.steps - done):
-        batch = task.batch([corpus[int(i)] for i in log.records[step] if i >= 0], whole=False)
-        for group in optimizer.param_groups:
-            group["lr"] = float(log.rate[step])
-        loss = task.loss(model, batch).sum() / float(log.denominator[step])
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        log.loss[step] = float(loss.detach())
+        log.loss[step] = descent.step([corpus[int(i)] for i in log.records[step] if i >= 0], log, step)
         if step + 1 in kept:
-            _keep(work, step + 1, model, trained, optimizer, log, parent)
+            _keep(work, step + 1, descent, log, parent)
     return log
 
 
-def _keep(
-    work: Path,
-    step: int,
-    model: Any,
-    trained: dict[str, Any],
-    optimizer: torch.optim.Optimizer,
-    log: StepLog,
-    parent: Base,
-) -> None:
-    state = {
-        f"{kind}.{name}": optimizer.state[p][kind] for name, p in trained.items() for kind in ("exp_avg", "exp_avg_sq")
-    } | {"loss": torch.from_numpy(np.asarray(log.loss)[:step].copy())}
+def _keep(work: Path, step: int, descent: Descent, log: StepLog, parent: Base) -> None:
+    state = flat(descent.moments(step)) | {"loss": torch.from_numpy(np.asarray(log.loss)[:step].copy())}
     with atomic_folder(work / "checkpoints" / f"step-{step:06d}") as folder:
-        adapters.publish(model, folder, parent.digest)
-        save_file(state, folder / "optimizer.safetensors")
+        adapters.publish(descent.model, folder, parent.digest)
+        save_file(state, folder / OPTIMIZER)
 
 
-def _resume(
-    work: Path, kept: tuple[int, ...], trained: dict[str, Any], optimizer: torch.optim.Optimizer, log: StepLog
-) -> int:
+def _resume(work: Path, kept: tuple[int, ...], descent: Descent, log: StepLog) -> int:
     finished = [step for step in kept if (work / "checkpoints" / f"step-{step:06d}").is_dir()]
     if not finished:
         return 0
     folder = work / "checkpoints" / f"step-{finished[-1]:06d}"
-    weights = load_file(folder / adapters.FILES[1])
-    state = load_file(folder / "optimizer.safetensors")
-    with torch.no_grad():
-        for name, p in trained.items():
-            p.copy_(weights[name.replace(".default.", ".")])
-            optimizer.state[p] = {
-                "step": torch.tensor(float(finished[-1])),
-                "exp_avg": state[f"exp_avg.{name}"].clone(),
-                "exp_avg_sq": state[f"exp_avg_sq.{name}"].clone(),
-            }
+    state = load_file(folder / OPTIMIZER)
+    descent.restore(load_file(folder / adapters.FILES[1]), from_flat(state, finished[-1], descent.rule))
     log.loss[: finished[-1]] = state["loss"].numpy()
     return finished[-1]

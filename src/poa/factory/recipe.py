@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 from poa.errors import MissingExtra, PoaError
+from poa.protocols import Optimizer
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class LoRARecipe:
 
     def plain(self) -> dict[str, Any]:
         return asdict(self) | {"betas": list(self.betas)}
+
+    @property
+    def rule(self) -> Optimizer:
+        return Optimizer("adamw", betas=self.betas)
 
     def rate_at(self, step: int, steps: int) -> float:
         """Learning rate of 0-based `step`: linear warm-up to `rate`, then linear decay towards 0."""

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
+
 from poa.digests import file_digest, plain_digest
-from poa.errors import Corrupt, PoaError
+from poa.errors import Corrupt, PoaError, Unsupported
 from poa.factory import adapters
 from poa.factory.bases import Base, base
 from poa.factory.causal import CausalLM
+from poa.factory.optimizers import from_flat
 from poa.factory.recipe import LoRARecipe
+from poa.factory.replay import replayed
+from poa.protocols import Moments, Optimizer, Step
 from poa.records import Corpus
 from poa.steplog import StepLog
 
 
 @dataclass(frozen=True, eq=False)
 class LoRARun:
-    """manifest.parquet, run.json, steps.safetensors and checkpoints/step-*/ under `folder`."""
+    """manifest.parquet, run.json, steps.safetensors, checkpoints/step-*/ and moments/ under `folder`."""
 
     # Members of the TrainingRun protocol are plain properties over cached ones: a cached_property is writable, and
     # type checkers rightly do not take it for a read-only member.
@@ -65,18 +70,43 @@ class LoRARun:
     @property
     def adapter_folder(self) -> Path:
         """The published adapter: the last checkpoint."""
-        return self.folder / "checkpoints" / f"step-{self.checkpoints[-1]:06d}"
+        return self.checkpoint_folder(-1)
+
+    def checkpoint_folder(self, checkpoint: int) -> Path:
+        return self.folder / "checkpoints" / f"step-{self.checkpoints[checkpoint]:06d}"
 
     @cached_property
     def adapter_digest(self) -> str:
         return adapters.adapter_digest(self.adapter_folder)
 
     def model(self, checkpoint: int = -1) -> Any:
-        folder = self.folder / "checkpoints" / f"step-{self.checkpoints[checkpoint]:06d}"
-        return adapters.load(self.parent.model(self.recipe.quantise), folder, self.parent.digest)
+        return adapters.load(
+            self.parent.model(self.recipe.quantise), self.checkpoint_folder(checkpoint), self.parent.digest
+        )
 
     def base(self) -> Any:
         return self.parent.model(self.recipe.quantise)
+
+    @property
+    def optimizer(self) -> Optimizer:
+        return self.recipe.rule
+
+    def moments(self, checkpoint: int = -1) -> Moments:
+        """AdamW's state at a checkpoint; `Unsupported` for a run that was written before it was kept."""
+        step = self.checkpoints[checkpoint]
+        file = moments_file(self.folder, step)
+        if not file.is_file():
+            raise Unsupported(f"{self.folder} keeps no optimizer state (an older run): fine-tune it again")
+        return from_flat(load_file(file), step, self.optimizer)
+
+    def replay(self) -> Iterator[Step]:
+        """Every step of the training once more; see `poa.factory.replay`."""
+        return replayed(self)
+
+
+def moments_file(folder: Path, step: int) -> Path:
+    """Where the optimizer's state after `step` steps lies in a run's folder."""
+    return folder / "moments" / f"step-{step:06d}.safetensors"
 
 
 def run_digest(plan: str, folder: Path, kept: tuple[int, ...]) -> str:
