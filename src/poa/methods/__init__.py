@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from poa.methods.bm25 import BM25
     from poa.methods.captum_tracin import CaptumTracIn
     from poa.methods.datainf import DataInf
+    from poa.methods.ekfac import EKFAC
     from poa.methods.gradcos import GradCos
     from poa.methods.graddot import GradDot
     from poa.methods.influence import Influence
+    from poa.methods.kfac import KFAC
     from poa.methods.knn_shapley import KNNShapley
     from poa.methods.logra import LoGra
     from poa.methods.random import Random
@@ -31,6 +33,8 @@ _HOMES = {
     "tracin": ("tracin", "TracInCP"),
     "influence": ("influence", "Influence"),
     "datainf": ("datainf", "DataInf"),
+    "kfac": ("kfac", "KFAC"),
+    "ekfac": ("ekfac", "EKFAC"),
     "logra": ("logra", "LoGra"),
     "captum": ("captum_tracin", "CaptumTracIn"),
     "spans": ("spans", "Spans"),
@@ -39,6 +43,8 @@ _CLASSES = {cls: module for module, cls in _HOMES.values()}
 
 __all__ = [
     "BM25",
+    "EKFAC",
+    "KFAC",
     "CaptumTracIn",
     "DataInf",
     "GradCos",

@@ -1,0 +1,180 @@
+"""K-FAC and EK-FAC curvature of a run: fitted once, kept in the run's cache, and solved against rows of gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from poa.digests import plain_digest
+from poa.errors import PoaError
+from poa.files import alone
+from poa.gradients.capture import Block, Captured, capturing
+from poa.gradients.covariances import Covariances
+from poa.gradients.eigenbases import Eigenbasis, eigenbasis
+from poa.indexes import load_index, save_index
+from poa.progress import track
+
+if TYPE_CHECKING:
+    from poa.gradients.store import Gradients
+    from poa.protocols import TrainingRun
+
+VERSION = 1
+Curvature = Mapping[str, Eigenbasis]
+Matrix64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Fisher:
+    """Whose second moments: labels="sampled" draws labels from the model, `draws` times a record (the Fisher, which is
+    the Gauss-Newton matrix of a cross entropy); "data" takes the record's own (the empirical Fisher).
+    """
+
+    labels: str = "sampled"
+    draws: int = 1
+    coordinates: str = "adapter"
+
+    def __post_init__(self) -> None:
+        if self.labels not in ("sampled", "data"):
+            raise PoaError(f"labels is {self.labels!r}, must be sampled or data")
+        if self.draws < 1 or (self.labels == "data" and self.draws > 1):
+            raise PoaError(f"draws is {self.draws}, must be 1 or more, and 1 where labels are those of the data")
+
+    @property
+    def side(self) -> str:
+        return "sampled" if self.labels == "sampled" else "train"
+
+
+def kronecker(run: TrainingRun, positions: tuple[int, ...], fisher: Fisher, *, corrected: bool) -> Curvature:
+    """Per block an eigenbasis of the Fisher of the mean loss, averaged over checkpoint `positions`.
+
+    corrected: eigenvalues E[(left^T g right)^2] of per-example gradients g over the same examples and draws (EK-FAC,
+    George et al. 2018, arXiv 1806.03884), else products of the sides' own (K-FAC). Records go through the model one at
+    a time and unpadded, in the order of their digests: nothing depends on a batch size or on the manifest's order.
+    A layer that the loss does not reach has spectrum 0.
+    """
+    with alone(run.cache / "curvature"):
+        bases = _kept(run, positions, fisher, "bases", lambda: _bases(run, positions, fisher))
+        if corrected:
+            return _kept(run, positions, fisher, "corrected", lambda: _corrected(run, positions, fisher, bases))
+        return bases
+
+
+def _bases(run: TrainingRun, positions: tuple[int, ...], fisher: Fisher) -> Curvature:
+    moments = Covariances()
+    blocks: tuple[Block, ...] = ()
+    for captured in captures(run, positions, fisher, "moments"):
+        moments.add(captured)
+        blocks = captured.blocks
+    return bases_of(moments, blocks)
+
+
+def bases_of(moments: Covariances, blocks: tuple[Block, ...]) -> Curvature:
+    """The eigenbasis of every block, in order."""
+    sides = moments.sides()
+    none = {block.name: Eigenbasis(None, None, torch.zeros(block.shape, dtype=torch.float64)) for block in blocks}
+    return {name: eigenbasis(sides[name]) if name in sides else empty for name, empty in none.items()}
+
+
+def _corrected(run: TrainingRun, positions: tuple[int, ...], fisher: Fisher, bases: Curvature) -> Curvature:
+    squares = Squares(bases)
+    for captured in captures(run, positions, fisher, "eigenvalues"):
+        squares.add(captured)
+    return squares.curvature(bases)
+
+
+class Squares:
+    """Sums of squared coordinates of per-example gradients in given bases, float64."""
+
+    def __init__(self, bases: Curvature) -> None:
+        self.bases = bases
+        self.examples = 0
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, captured: Captured) -> None:
+        self.examples += captured.count
+        for name, factors in captured.factors.items():
+            found = self.bases[name].rotated(factors).square_().sum(0)
+            self.sums[name] = self.sums[name].add_(found) if name in self.sums else found.double()
+
+    def curvature(self, bases: Curvature) -> Curvature:
+        """`bases` with these eigenvalues; what is rounding beside the largest is exactly 0."""
+        out: dict[str, Eigenbasis] = {}
+        for name, basis in bases.items():
+            spectrum = self.sums.get(name, torch.zeros_like(basis.spectrum)) / max(self.examples, 1)
+            floor = (sum(spectrum.shape) * torch.finfo(torch.float64).eps) ** 2 * float(spectrum.max())
+            out[name] = Eigenbasis(basis.left, basis.right, torch.where(spectrum > floor, spectrum, 0.0))
+        return out
+
+
+def captures(run: TrainingRun, positions: tuple[int, ...], fisher: Fisher, what: str) -> Iterator[Captured]:
+    """Factors of every record, one at a time, in the order of their digests; every checkpoint, every draw."""
+    ordered = sorted(run.corpus, key=lambda record: (record.digest, record.id))
+    for position in positions:
+        with capturing(run.task, run.model(position), fisher.coordinates) as capture:
+            for record in track(ordered, what, len(ordered)):
+                for draw in range(fisher.draws):
+                    yield capture.factors([record], fisher.side, draw)
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """values: [n, p] (F + lambda)^-1 rows, block by block; lambda and relative residual of each block."""
+
+    values: Matrix64
+    lambdas: tuple[float, ...]
+    residuals: tuple[float, ...]
+
+
+def solved(curvature: Curvature, rows: Gradients, damping: float) -> Solved:
+    """Rows with the damped inverse of each block, lambda = damping x the block's mean eigenvalue.
+
+    The residual |(F + lambda) x - row| / |row| is over all rows. damping=0 is the pseudo-inverse: its residual is what
+    lies outside the range of the curvature.
+    """
+    parts: list[Matrix64] = []
+    lambdas: list[float] = []
+    residuals: list[float] = []
+    for block in rows.blocks:
+        basis, given = curvature[block.name], rows.block(block)
+        lambdas.append(damping * basis.mean)
+        parts.append(basis.apply(given, basis.inverse(lambdas[-1])))
+        back = basis.apply(parts[-1], basis.spectrum.numpy() + lambdas[-1])
+        size = float(np.linalg.norm(given))
+        residuals.append(float(np.linalg.norm(back - given)) / size if size else 0.0)
+    return Solved(np.concatenate(parts, 1), tuple(lambdas), tuple(residuals))
+
+
+def _kept(
+    run: TrainingRun, positions: tuple[int, ...], fisher: Fisher, kind: str, make: Callable[[], Curvature]
+) -> Curvature:
+    """What `make` gives, made once per (run, checkpoints, Fisher, threads)."""
+    steps = [run.checkpoints[position] for position in positions]
+    said = [VERSION, run.digest, steps, fisher.labels, fisher.draws, fisher.coordinates, torch.get_num_threads()]
+    folder = run.cache / "curvature" / f"{kind}-{plain_digest(said)[:24]}"
+    if not folder.exists():
+        save_index(folder, kind, *_plain(make()))
+    _, arrays, meta = load_index(folder)
+    names: list[str] = meta["blocks"]
+
+    def array(at: int, part: str) -> Any:
+        found = arrays.get(f"{at}.{part}")
+        return None if found is None else torch.from_numpy(found)
+
+    return {
+        name: Eigenbasis(array(at, "left"), array(at, "right"), array(at, "spectrum")) for at, name in enumerate(names)
+    }
+
+
+def _plain(curvature: Curvature) -> tuple[dict[str, npt.NDArray[Any]], dict[str, object]]:
+    parts = {
+        f"{at}.{part}": getattr(basis, part)
+        for at, basis in enumerate(curvature.values())
+        for part in ("left", "right", "spectrum")
+    }
+    return {key: part.numpy() for key, part in parts.items() if part is not None}, {"blocks": list(curvature)}

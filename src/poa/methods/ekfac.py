@@ -1,0 +1,53 @@
+"""EK-FAC influence: the eigenbasis of K-FAC with the eigenvalues that fit best in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from poa.gradients.kronecker import Fisher, kronecker, solved
+from poa.gradients.linear import LinearIndex, fit_linear, positions_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from poa.gradients.store import Gradients
+    from poa.protocols import TrainingRun
+
+
+@dataclass(frozen=True)
+class EKFAC:
+    """score(q, i) = grad m_q^T (Q diag(Lambda + lambda) Q^T)^-1 (-grad loss_i) / N, layer by layer.
+
+    Q: eigenvectors of K-FAC's A x S. Lambda = E[(Q^T g)^2] over per-example gradients g, with labels drawn from the
+    model `draws` times (labels="data": the record's own, the empirical Fisher): no diagonal in this basis is nearer to
+    the Fisher. lambda = `damping` x the layer's mean eigenvalue; 0 is the pseudo-inverse. The basis moves when LoRA
+    factors are written down otherwise: only `coordinates="balanced"` is safe from that. lambda and the residual of
+    each layer's solve travel with the scores.
+    """
+
+    damping: float = 0.1
+    checkpoints: str = "last"
+    labels: str = "sampled"
+    draws: int = 1
+    coordinates: str = "adapter"
+
+    family: ClassVar[str] = "gradient"
+    needs: ClassVar[str] = "one checkpoint"
+    cost: ClassVar[str] = "(2 draws + 1) N gradients; d^3 per layer"
+    citation: ClassVar[str] = (
+        "Grosse et al., Studying large language model generalization with influence functions, 2023, arXiv 2308.03296"
+    )
+
+    def fit(self, run: TrainingRun) -> LinearIndex:
+        fisher = Fisher(self.labels, self.draws, self.coordinates)
+        weight = 1 / (len(positions_of(run, self.checkpoints)) * len(run.corpus))
+        notes: dict[str, Any] = {"lambda": [], "residual": []}
+
+        def inverted(rows: Gradients, position: int) -> np.ndarray:
+            found = solved(kronecker(run, (position,), fisher, corrected=True), rows, self.damping)
+            notes["lambda"] += found.lambdas
+            notes["residual"] += found.residuals
+            return found.values * weight
+
+        return fit_linear(run, self, self.checkpoints, inverted, notes=notes, coordinates=self.coordinates)

@@ -1,0 +1,54 @@
+"""K-FAC influence: each layer's Fisher as a Kronecker product of what it reads and what comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from poa.gradients.kronecker import Fisher, kronecker, solved
+from poa.gradients.linear import LinearIndex, fit_linear, positions_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from poa.gradients.store import Gradients
+    from poa.protocols import TrainingRun
+
+
+@dataclass(frozen=True)
+class KFAC:
+    """score(q, i) = grad m_q^T (A x S + lambda)^-1 (-grad loss_i) / N, layer by layer; see `poa.gradients.covariances`.
+
+    A and S are moments over the same tokens, with labels drawn from the model `draws` times (labels="data": the
+    record's own, the empirical Fisher). lambda = `damping` x the layer's mean eigenvalue; 0 is the pseudo-inverse, and
+    then scores do not depend on how LoRA factors are written down (`coordinates="balanced"`: at any damping). Norms
+    and unknown modules have their whole Fisher instead of a product. lambda and the residual of each layer's solve
+    travel with the scores.
+    """
+
+    damping: float = 0.1
+    checkpoints: str = "last"
+    labels: str = "sampled"
+    draws: int = 1
+    coordinates: str = "adapter"
+
+    family: ClassVar[str] = "gradient"
+    needs: ClassVar[str] = "one checkpoint"
+    cost: ClassVar[str] = "(draws + 1) N gradients; d^3 per layer"
+    citation: ClassVar[str] = (
+        "Martens & Grosse, Optimizing neural networks with Kronecker-factored approximate curvature, ICML 2015, "
+        "arXiv 1503.05671"
+    )
+
+    def fit(self, run: TrainingRun) -> LinearIndex:
+        fisher = Fisher(self.labels, self.draws, self.coordinates)
+        weight = 1 / (len(positions_of(run, self.checkpoints)) * len(run.corpus))
+        notes: dict[str, Any] = {"lambda": [], "residual": []}
+
+        def inverted(rows: Gradients, position: int) -> np.ndarray:
+            found = solved(kronecker(run, (position,), fisher, corrected=False), rows, self.damping)
+            notes["lambda"] += found.lambdas
+            notes["residual"] += found.residuals
+            return found.values * weight
+
+        return fit_linear(run, self, self.checkpoints, inverted, notes=notes, coordinates=self.coordinates)
