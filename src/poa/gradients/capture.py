@@ -125,6 +125,7 @@ class Capture:
     owners: Mapping[str, str]
     watch: _Watch
     fused: Fused | None = None
+    half: bool = False
 
     @property
     def width(self) -> int:
@@ -140,7 +141,13 @@ class Capture:
         gradient is not finite.
         """
         _refuse_train_mode(self.model)
-        with torch.enable_grad(), self.watch.open():
+        if self.half and side == "sampled":
+            raise Unsupported(
+                "curvature needs float32 or float64: bfloat16 loses the small eigenvalues that it is about"
+            )
+        device = next(self.model.parameters()).device.type
+        half = torch.autocast(device, torch.bfloat16) if self.half else nullcontext()
+        with torch.enable_grad(), self.watch.open(), half:
             each = outputs(self.task, self.model, records, side, draw, self.fused)
             _check_losses(each, len(records))
         calls, self.watch.calls = self.watch.calls, []
@@ -160,16 +167,22 @@ class Capture:
 
 
 @contextmanager
-def capturing(task: Task, model: nn.Module, coordinates: str = "adapter", fused: bool = False) -> Generator[Capture]:
+def capturing(
+    task: Task, model: nn.Module, coordinates: str = "adapter", fused: bool = False, precision: str = "full"
+) -> Generator[Capture]:
     """Watch the tracked layers of `model` until the block ends; nothing of the model is changed afterwards.
 
     coordinates: of LoRA factors, "adapter" or "balanced" (see `poa.gradients.gauge`). fused: run the forward pass with
     less traffic where the task knows how and no tracked layer hides in it (see `poa.gradients.fused`); gradients agree
-    with the plain pass to rounding, not to the byte. Opening a capture once for many
+    with the plain pass to rounding, not to the byte. precision: "full" as the
+    model is, or "bf16", products by autocast in bfloat16 with losses in float32: for features on processors that have
+    such instructions (others emulate them, many times slower), refused for curvature. Opening a capture once for many
     records is cheaper than `example_gradients` for each of them.
     """
     if coordinates not in ("adapter", "balanced"):
         raise PoaError(f"coordinates is {coordinates!r}, must be adapter or balanced")
+    if precision not in ("full", "bf16"):
+        raise PoaError(f"precision is {precision!r}, must be full or bf16")
     _refuse_train_mode(model)
     modules = task.tracked(model)
     found, owners = sites(modules, model, coordinates), _owners(modules)
@@ -181,7 +194,7 @@ def capturing(task: Task, model: nn.Module, coordinates: str = "adapter", fused:
     try:
         with fused_activations(model) if fused else nullcontext():
             quick = _quick(task, model, found) if fused else None
-            yield Capture(task, model, _blocks(found, owners), found, owners, watch, quick)
+            yield Capture(task, model, _blocks(found, owners), found, owners, watch, quick, precision == "bf16")
     finally:
         for handle in handles:
             handle.remove()

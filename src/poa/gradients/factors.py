@@ -36,7 +36,8 @@ class Outer:
 
     def right_times(self, matrix: Tensor) -> Tensor:
         """[n, T, k] right @ matrix [in, k]."""
-        return self.inputs @ matrix[:-1] + matrix[-1] if self.ones else self.inputs @ matrix
+        x = self.inputs.to(matrix.dtype)
+        return x @ matrix[:-1] + matrix[-1] if self.ones else x @ matrix
 
     def dense(self) -> Tensor:
         """[n, out * in]."""

@@ -34,15 +34,15 @@ def head_losses(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Ten
 class _HeadLosses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:  # type: ignore[override]
-        losses, back = hidden.new_empty(len(hidden)), torch.empty_like(hidden)
+        losses, back = weight.new_empty(len(hidden)), torch.empty_like(hidden)
         for start in range(0, len(hidden), ROWS):
             part = slice(start, start + ROWS)
-            logits, own = F.linear(hidden[part], weight, bias), labels[part].unsqueeze(1)
+            logits, own = F.linear(hidden[part], weight, bias).to(weight.dtype), labels[part].unsqueeze(1)
             peak, chosen = logits.amax(1, keepdim=True), logits.gather(1, own)
             shares = logits.softmax(1)
             # log of the sum of exponentials: the largest share is never tiny, so its logarithm is exact enough
             losses[part] = (peak - shares.amax(1, keepdim=True).log() - chosen).squeeze(1)
-            torch.mm(shares.scatter_add_(1, own, shares.new_full(own.shape, -1.0)), weight, out=back[part])
+            back[part] = shares.scatter_add_(1, own, shares.new_full(own.shape, -1.0)) @ weight
         ctx.save_for_backward(back)
         return losses
 

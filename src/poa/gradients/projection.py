@@ -151,7 +151,7 @@ class Sketch:
             factor = Outer(left[factor.ids], factor.signal)
             left = None
         if isinstance(factor, Outer):
-            thin = factor.left if left is None else factor.left @ left
+            thin = factor.left if left is None else factor.left.to(left.dtype) @ left
             wide = factor.right if right is None else factor.right_times(right)
             return Outer(thin, wide).dense()
         cube = factor.dense().view(-1, *block.shape)
