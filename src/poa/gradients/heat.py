@@ -26,16 +26,20 @@ if TYPE_CHECKING:
 Row = npt.NDArray[np.float64]
 
 
-def token_heat(index: LinearIndex, task: CausalLM, queries: Corpus) -> list[Row]:
+def token_heat(
+    index: LinearIndex, task: CausalLM, queries: Corpus, train_ids: Sequence[str] | None = None
+) -> list[Row]:
     """Per query [T] signed heat of its supervised tokens (its text tokens, then eos), in the index's unit.
 
+    `train_ids`: the records whose scores are split over tokens, all by default; with one id, its score per token.
+
     The method's score is linear in the query gradient, so the directional derivative of each token's log-probability
-    along the sum of all training rows splits the record's total score over tokens: heat.sum() equals the sum of
-    `attribute` over all training records. One forward-mode pass per checkpoint for all queries together.
+    along the sum of the training rows splits the total score over tokens: heat.sum() equals the sum of `attribute` over
+    those records. One forward-mode pass per checkpoint for all queries together.
     """
     batch = task.batch(queries)
     totals = np.zeros((len(queries), batch["labels"].shape[1] - 1))
-    for position, lens, direction in zip(index.positions, index.lenses, index.directions(), strict=True):
+    for position, lens, direction in zip(index.positions, index.lenses, index.directions(train_ids), strict=True):
         model = index.run.model(position)
         with capturing(task, model, index.coordinates) as capture:
             blocks = capture.blocks

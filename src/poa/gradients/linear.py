@@ -7,7 +7,7 @@ TracIn, damped influence, DataInf, LoGra, K-FAC, TRAK, LESS and TrackStar differ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from poa.errors import Unsupported
+from poa.errors import PoaError, Unsupported
 from poa.gradients.lens import Lens
 from poa.gradients.projection import projection_of
 from poa.gradients.store import Gradients, gradients
@@ -70,9 +70,18 @@ class LinearIndex:
             meta={"run": self.run.digest, "dtype": str(self.maps[0].dtype)} | dict(self.notes or {}),
         )
 
-    def directions(self) -> tuple[Matrix, ...]:
-        """Per checkpoint the sum of all training rows: its dot product with a query's features is the total score."""
-        return tuple(train.sum(0, dtype=np.float64) for train in self.maps)
+    def directions(self, train_ids: Sequence[str] | None = None) -> tuple[Matrix, ...]:
+        """Per checkpoint the sum of the rows of some training records (all by default).
+
+        Its inner product with a query's features is the sum of their scores. Raises `PoaError` for an unknown id.
+        """
+        places = slice(None) if train_ids is None else [self._place(name) for name in train_ids]
+        return tuple(train[places].sum(0, dtype=np.float64) for train in self.maps)
+
+    def _place(self, train_id: str) -> int:
+        if train_id not in self.run.corpus.ids:
+            raise PoaError(f"no training record {train_id!r} in this index")
+        return self.run.corpus.ids.index(train_id)
 
     def save(self, folder: str | Path) -> None:
         first = self.lenses[0]

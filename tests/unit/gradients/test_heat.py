@@ -9,6 +9,7 @@ import pytest
 import torch
 from tests.language import DoubleRun
 
+from poa.errors import PoaError
 from poa.factory.run import LoRARun
 from poa.gradients.capture import layout
 from poa.gradients.heat import token_heat
@@ -60,3 +61,14 @@ def test_heat_is_the_directional_derivative_of_each_token(double: DoubleRun, que
     measured = (tokens_at(step) - tokens_at(-step)) / (2 * step)
     (heat,) = token_heat(index, task, Corpus([query]))
     np.testing.assert_allclose(heat, measured, atol=2e-3 * np.abs(heat).max())
+
+
+def test_heat_of_one_record_sums_to_its_score_and_an_unknown_one_is_refused(double: DoubleRun, queries: Corpus) -> None:
+    index = Influence(checkpoints="last").fit(double)
+    asked = Corpus([queries[1]])
+    scores = index.attribute(asked)
+    for name in scores.train_ids[:3]:
+        (heat,) = token_heat(index, double.task, asked, [name])
+        assert heat.sum() == pytest.approx(float(scores.values[0, scores.train_ids.index(name)]), rel=1e-5)
+    with pytest.raises(PoaError, match="no training record 'nobody'"):
+        token_heat(index, double.task, asked, ["nobody"])
