@@ -98,6 +98,11 @@ def _context(folder: Path) -> int:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers raises many unrelated types for a configuration that it cannot read
         raise PoaError(f"{folder}/config.json is not a model configuration: {error}") from error
+    return context_of(config, folder)
+
+
+def context_of(config: Any, folder: str | Path) -> int:
+    """The longest sequence in tokens that a model of this configuration reads."""
     longest = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     if longest is None:
         raise PoaError(f"{folder}/config.json names no context length (max_position_embeddings or n_positions)")

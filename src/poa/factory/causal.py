@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from poa.errors import PoaError
+from poa.factory.forward import arguments
 from poa.gradients.fused import body_and_head, fused_log_probabilities
+from poa.gradients.tracking import trainable
 from poa.protocols import Predictions
 from poa.records import Record
 
@@ -94,11 +96,12 @@ class CausalLM:
             tokens[i, : len(ids)] = row
             labels[i, lead : len(ids)] = row[lead:]
             mask[i, : len(ids)] = 1
-        return {"input_ids": tokens, "labels": labels, "attention_mask": mask}
+        places = torch.arange(width).repeat(len(rows), 1)
+        return {"input_ids": tokens, "labels": labels, "attention_mask": mask, "position_ids": places}
 
     def token_log_probabilities(self, model: Callable[..., Any], batch: Batch) -> Tensor:
         """[B, T-1] log-probability of each supervised token (nats), 0 elsewhere; column t predicts token t+1."""
-        logits: Tensor = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        logits: Tensor = model(**_inputs(model, batch)).logits
         # Labels move, not logits, and logits become rows of a matrix: slicing copies them, and cross_entropy over the
         # middle axis of three is four times slower on a CPU.
         targets = F.pad(batch["labels"][:, 1:], (0, 1), value=IGNORE)
@@ -120,14 +123,13 @@ class CausalLM:
         body, head = body_and_head(model)
 
         def log_probabilities(batch: Batch) -> Tensor:
-            given = {name: values for name, values in batch.items() if name != "labels"}
-            return fused_log_probabilities(body, head, given, batch["labels"])
+            return fused_log_probabilities(body, head, _inputs(model, batch), batch["labels"])
 
         return head, log_probabilities
 
     def predictions(self, model: Callable[..., Any], batch: Batch) -> Predictions:
         """One row per supervised token: the logits at the token before it."""
-        logits: Tensor = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        logits: Tensor = model(**_inputs(model, batch)).logits
         targets = F.pad(batch["labels"][:, 1:], (0, 1), value=IGNORE)
         owners, places = torch.nonzero(targets != IGNORE, as_tuple=True)
         return Predictions(logits[owners, places], targets[owners, places], owners)
@@ -138,14 +140,27 @@ class CausalLM:
 
     def hidden(self, model: nn.Module, batch: Batch) -> Tensor:
         mask = batch["attention_mask"]
-        out = model(input_ids=batch["input_ids"], attention_mask=mask, output_hidden_states=True)
+        out = model(**_inputs(model, batch), output_hidden_states=True)
         last: Tensor = out.hidden_states[-1]
         weights = mask.unsqueeze(-1).to(last.dtype)
         return (last * weights).sum(1) / weights.sum(1)
 
     def tracked(self, model: nn.Module) -> dict[str, nn.Module]:
-        return {
-            name: module
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Linear) and module.weight.requires_grad
-        }
+        """All that was trained: LoRA factors, or every layer with its embeddings and norms after a full fine-tune."""
+        return trainable(model)
+
+
+def _inputs(model: Callable[..., Any], batch: Batch) -> dict[str, Tensor]:
+    """Token ids and mask; positions too where a table of them is trained.
+
+    Left to itself a model looks its positions up once for a whole batch, and the records' shares cannot be told apart.
+    """
+    names = ["input_ids", "attention_mask"]
+    if isinstance(model, nn.Module) and _trains_positions(model):
+        names.append("position_ids")
+    return arguments(model, batch, names)
+
+
+def _trains_positions(model: nn.Module) -> bool:
+    tables = [m for m in model.modules() if isinstance(m, nn.Embedding) and m.weight.requires_grad]
+    return len(tables) > 1

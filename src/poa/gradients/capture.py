@@ -6,6 +6,7 @@ formed. Parameters that several modules share are one block: their gradients add
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from poa.gradients.factors import Factor
 from poa.gradients.fused import fused_activations
 from poa.gradients.outputs import Fused, outputs
 from poa.gradients.sites import Site, sites
+from poa.gradients.tracking import reads
 from poa.records import Record
 
 if TYPE_CHECKING:
@@ -102,6 +104,7 @@ class _Watch:
     """
 
     on: bool = False
+    checked: bool = False
     calls: list[tuple[int, Tensor, GradientEdge]] = field(default_factory=list[tuple[int, Tensor, GradientEdge]])
 
     @contextmanager
@@ -151,6 +154,9 @@ class Capture:
             each = outputs(self.task, self.model, records, side, draw, self.fused)
             _check_losses(each, len(records))
         calls, self.watch.calls = self.watch.calls, []
+        if not self.watch.checked:  # once: what a model reads does not depend on the record
+            _check_reads(self.sites, each, [at for at, _, _ in calls])
+            self.watch.checked = True
         signals: Any = torch.autograd.grad(each.sum(), [edge for _, _, edge in calls], allow_unused=True)
         found: dict[str, list[Factor]] = {}
         with torch.no_grad():
@@ -244,6 +250,9 @@ def _refuse_train_mode(model: nn.Module) -> None:
             raise Unsupported(f"layer {name} is a BatchNorm in train mode: examples have no gradients of their own")
         if module.training and isinstance(module, nn.modules.dropout._DropoutNd) and module.p:  # pyright: ignore[reportPrivateUsage]
             raise Unsupported(f"layer {name} is an active dropout: the same record would give other gradients")
+        # Attention often drops by a rate of its own instead of a layer.
+        if module.training and any("dropout" in key and isinstance(p, float) and p for key, p in vars(module).items()):
+            raise Unsupported(f"layer {name} has an active dropout: the same record would give other gradients")
 
 
 def _check_signal(site: Site, given: Tensor, signal: Tensor, count: int) -> None:
@@ -255,6 +264,23 @@ def _check_signal(site: Site, given: Tensor, signal: Tensor, count: int) -> None
         )
     if not torch.isfinite(signal.sum()):
         raise PoaError(f"the gradient at layer {name} is not finite (nan or infinite): nothing can be attributed by it")
+
+
+def _check_reads(found: Sequence[Site], each: Tensor, calls: Sequence[int]) -> None:
+    """Refuse a model whose loss reads a tracked parameter past the module that holds it."""
+    own = [list(site.module.parameters(recurse=False)) for site in found]
+    read = reads(each, [parameter for part in own for parameter in part])
+    called = Counter(id(parameter) for at in calls for parameter in own[at])
+    for site, part in zip(found, own, strict=True):
+        for parameter in part:
+            times, calls_of = read[id(parameter)], called[id(parameter)]
+            # A module of unknown kind may read its own parameters twice; it is differentiated as a whole.
+            if times > calls_of and (site.factored or not calls_of):
+                raise Unsupported(
+                    f"the loss reads a parameter of layer {site.blocks[0][0]} {times} times, but the layer is called "
+                    f"{calls_of} times: gradients past a layer are not seen; call the layer, or leave it out of "
+                    "Task.tracked"
+                )
 
 
 def _check_losses(each: Tensor, count: int) -> None:

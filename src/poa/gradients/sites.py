@@ -27,13 +27,15 @@ Factors = Callable[[Tensor, Tensor], "tuple[Factor, ...]"]
 class Site:
     """`factors(input, output gradient)` gives one factor for each of `blocks`; `forward` stands in for the module's.
 
-    blocks: (name, shape) with shape = (rows, columns) of the gradient; a bias is one more column.
+    blocks: (name, shape) with shape = (rows, columns) of the gradient; a bias is one more column. factored: whether
+    the module is of a known kind, which reads each of its parameters once a call.
     """
 
     module: nn.Module
     blocks: tuple[tuple[str, tuple[int, int]], ...]
     factors: Factors
     forward: Callable[[Tensor], Tensor] | None = None
+    factored: bool = True
 
 
 def sites(
@@ -58,11 +60,13 @@ def sites(
 
 def _site(name: str, module: nn.Module) -> Site:
     _refuse(name, module)
-    if isinstance(module, nn.Linear):
+    if _partly_frozen(module):
+        return _other(name, module)
+    if isinstance(module, nn.Linear) and _acts_as(module, nn.Linear):
         return _linear(name, module)
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, nn.Conv2d) and _acts_as(module, nn.Conv2d):
         return _conv2d(name, module)
-    if isinstance(module, nn.Embedding):
+    if isinstance(module, nn.Embedding) and _acts_as(module, nn.Embedding):
         return _embedding(name, module)
     if _is_hf_conv1d(module):
         return _hf_conv1d(name, module)
@@ -74,6 +78,16 @@ def _refuse(name: str, module: nn.Module) -> None:
         raise Unsupported(f"layer {name} is a BatchNorm in train mode: its examples have no gradients of their own")
     if not list(module.parameters(recurse=False)):
         raise Unsupported(f"layer {name} is a {type(module).__name__} without parameters of its own")
+
+
+def _partly_frozen(module: nn.Module) -> bool:
+    """Biases alone, for example: what is frozen must not enter."""
+    return len({p.requires_grad for p in module.parameters(recurse=False)}) > 1
+
+
+def _acts_as(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """A subclass may read its input otherwise: OPT's table of positions takes an attention mask."""
+    return type(module).forward is kind.forward
 
 
 def _bias(module: nn.Module) -> bool:
@@ -192,7 +206,7 @@ def _other(name: str, module: nn.Module) -> Site:
 
         return (Whole(vmap(one)(x, s)),)
 
-    return Site(module, ((name, (1, size)),), factors)
+    return Site(module, ((name, (1, size)),), factors, factored=False)
 
 
 def _lora(name: str, modules: Mapping[str, nn.Module], model: nn.Module, coordinates: str) -> Site | None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from tests.texts import CONTEXT, language_model, save_tokenizer
+from tests.unit.gradients.architectures import Fixed, autograd
 
-from poa.factory.causal import IGNORE
+from poa.factory.causal import IGNORE, CausalLM
 from poa.factory.run import LoRARun
+from poa.gradients.capture import example_gradients
 from poa.records import Corpus, Record
 
 
@@ -63,3 +68,30 @@ def test_only_adapter_layers_are_tracked(run: LoRARun) -> None:
     names = list(run.task.tracked(run.model()))
     assert len(names) == 2 * 7 * 2
     assert all("lora_" in name for name in names)
+
+
+@pytest.mark.parametrize(("kind", "tied"), [("gpt2", True), ("gpt2", False), ("llama", True), ("llama", False)])
+def test_a_full_fine_tune_is_read_whole_in_batches(tmp_path: Path, kind: str, tied: bool) -> None:
+    task = CausalLM(str(save_tokenizer(kind, tmp_path)), CONTEXT)
+    model = language_model(kind, tied).double()
+    covered = {id(p) for module in task.tracked(model).values() for p in module.parameters(recurse=False)}
+    assert covered == {id(p) for p in model.parameters()}
+    records = [Record("a", "the old cook", "stirs "), Record("b", "soup"), Record("c", "a heavy rope and mast")]
+    found = example_gradients(task, model, records, "train")
+    expected = torch.stack(autograd(Fixed(task.batch(records), task.loss), model))
+    # Not 1e-10: transformers computes some norms in float32 whatever the dtype of the model.
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+    alone = torch.cat([example_gradients(task, model, [record], "train") for record in records])
+    assert torch.nn.functional.cosine_similarity(found, alone, dim=1).min() >= 0.99999
+
+
+def test_frozen_positions_are_left_to_the_model(tmp_path: Path) -> None:
+    task = CausalLM(str(save_tokenizer("gpt2", tmp_path)), CONTEXT)
+    model = language_model("gpt2")
+    seen: list[int] = []
+    model.transformer.wpe.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    batch = task.batch([Record("a", "the cook"), Record("b", "soup")])
+    trained = task.loss(model, batch)
+    model.transformer.wpe.requires_grad_(False)
+    torch.testing.assert_close(task.loss(model, batch), trained)
+    assert seen == [2, 1]

@@ -14,6 +14,7 @@ from poa.conformance import digits_mlp
 from poa.errors import PoaError, Unsupported
 from poa.factory.run import LoRARun
 from poa.gradients.capture import example_gradients, layout
+from poa.gradients.tracking import trainable
 from poa.records import Corpus, Record
 
 
@@ -168,6 +169,97 @@ def test_rows_that_belong_to_all_examples_are_refused() -> None:
     with pytest.raises(Unsupported, match="layer place sees 1 rows for 2 records"):
         example_gradients(Two(), Shared().eval(), records, "query")  # type: ignore[arg-type]
     assert example_gradients(Two(), Shared().eval(), records[:1], "query").shape == (1, 5)  # type: ignore[arg-type]
+
+
+class ByHand(nn.Module):
+    """Words are looked up in a table and told by the same table, which the second time is used by hand."""
+
+    def __init__(self, by_hand: bool) -> None:
+        super().__init__()
+        self.inner = nn.Linear(5, 5, dtype=torch.float64)
+        self.head = nn.Linear(5, 3, bias=False, dtype=torch.float64)
+        self.by_hand = by_hand
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.inner(x))
+        again = x @ self.head.weight.T if self.by_hand else self.head(x)
+        return (self.head(x) + again).pow(2).sum(-1)
+
+
+class Unheard(nn.Module):
+    """A layer that holds two parameters and is never called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(5, 5, dtype=torch.float64)
+        self.table = nn.ParameterList([torch.ones(5, dtype=torch.float64)])
+        self.unused = nn.Linear(5, 5, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.inner(x) * self.table[0]).pow(2).sum(-1)
+
+
+def test_a_weight_that_is_used_past_its_layer_is_refused() -> None:
+    records = [Record(f"r{i}", features=(float(i),) * 5) for i in range(2)]
+    example_gradients(Two(), ByHand(False).eval(), records, "query")  # type: ignore[arg-type]
+    with pytest.raises(Unsupported, match="a parameter of layer head 2 times, but the layer is called 1 times"):
+        example_gradients(Two(), ByHand(True).eval(), records, "query")  # type: ignore[arg-type]
+    with pytest.raises(Unsupported, match="a parameter of layer table 1 times, but the layer is called 0 times"):
+        example_gradients(Two(), Unheard().eval(), records, "query")  # type: ignore[arg-type]
+
+
+def test_a_layer_that_takes_no_part_has_no_gradient() -> None:
+    model = Unheard().eval()
+    model.table.requires_grad_(False)
+
+    class Trained(Two):
+        def tracked(self, model: nn.Module) -> dict[str, nn.Module]:
+            return trainable(model)
+
+    rows = example_gradients(Trained(), model, [Record("r", features=(1.0,) * 5)], "query")  # type: ignore[arg-type]
+    assert rows.shape == (1, 60)
+    assert rows[0, :30].abs().sum() > 0
+    assert rows[0, 30:].abs().sum() == 0
+
+
+def test_biases_alone_can_be_what_was_trained() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.LayerNorm(4), nn.Tanh(), nn.Linear(4, 1), nn.Flatten(0)).double().eval()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.endswith("bias"))
+
+    class Trained(Two):
+        def tracked(self, model: nn.Module) -> dict[str, nn.Module]:
+            return trainable(model)
+
+    records = [Record(f"r{i}", features=(float(i), 1.0, -1.0, 0.5, 2.0)) for i in range(3)]
+    found = example_gradients(Trained(), model, records, "query")  # type: ignore[arg-type]
+    for row, record in zip(found, records, strict=True):
+        out = model(torch.tensor([record.features], dtype=torch.float64)).sum()
+        grads = torch.autograd.grad(out, [p for p in model.parameters() if p.requires_grad])
+        torch.testing.assert_close(row, torch.cat([g.flatten() for g in grads]), rtol=1e-10, atol=1e-12)
+
+
+class Shifted(nn.Embedding):
+    """A table that is read two rows further down, as OPT's positions are."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return super().forward(ids + 2)
+
+
+def test_an_embedding_that_reads_otherwise_is_differentiated_as_it_is() -> None:
+    class Lookup(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = Shifted(9, 4, dtype=torch.float64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.table(x.long()).pow(2).sum((1, 2))
+
+    model = Lookup().eval()
+    (row,) = example_gradients(Two(), model, [Record("r", features=(0.0, 1.0, 1.0))], "query")  # type: ignore[arg-type]
+    model(torch.tensor([[0.0, 1.0, 1.0]])).sum().backward()
+    torch.testing.assert_close(row, model.table.weight.grad.flatten())  # type: ignore[union-attr]
 
 
 def test_hooks_are_gone_afterwards(run: LoRARun, queries: Corpus) -> None:
