@@ -8,17 +8,23 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Attributor",
+    "CausalLM",
     "Corpus",
     "Index",
     "PoaError",
     "Record",
     "Scores",
+    "SequenceClassifier",
+    "StepLog",
+    "Supervised",
     "Task",
+    "TorchRun",
     "TrainingRun",
     "__version__",
     "conformance",
     "datanet",
     "finetune",
+    "load_index",
     "load_run",
     "methods",
 ]
@@ -27,26 +33,38 @@ if TYPE_CHECKING:
     from poa import conformance, methods
     from poa.datanets.sources import datanet
     from poa.errors import PoaError
+    from poa.factory.brought import TorchRun
+    from poa.factory.causal import CausalLM
     from poa.factory.finetune import finetune
     from poa.factory.run import load_run
+    from poa.factory.sequence import SequenceClassifier
+    from poa.factory.supervised import Supervised
+    from poa.methods import load_index
     from poa.protocols import Attributor, Index, Task, TrainingRun
     from poa.records import Corpus, Record
     from poa.scores import Scores
+    from poa.steplog import StepLog
 else:
     # numpy alone takes longer to import than `import poa` may; type checkers read the other branch, so that a
     # misspelt name is an error for them as it is here.
     _HOMES = {
         "Attributor": "poa.protocols",
+        "CausalLM": "poa.factory.causal",
         "Corpus": "poa.records",
         "Index": "poa.protocols",
         "PoaError": "poa.errors",
         "Record": "poa.records",
         "Scores": "poa.scores",
+        "SequenceClassifier": "poa.factory.sequence",
+        "StepLog": "poa.steplog",
+        "Supervised": "poa.factory.supervised",
         "Task": "poa.protocols",
+        "TorchRun": "poa.factory.brought",
         "TrainingRun": "poa.protocols",
         "conformance": None,
         "datanet": "poa.datanets.sources",
         "finetune": "poa.factory.finetune",
+        "load_index": "poa.methods",
         "load_run": "poa.factory.run",
         "methods": None,
     }
