@@ -6,14 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from poa.digests import plain_digest, sha256
-from poa.errors import Corrupt, Mismatch, PoaError
-from poa.files import atomic_folder
+from poa.errors import Corrupt, Mismatch, MissingExtra, PoaError
+from poa.files import atomic_folder, write_atomic
 from poa.scores import Scores
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
 _ARRAYS = "arrays.safetensors"
 _MANIFEST = "manifest.json"
+_PART = "rule"
+# What can run code when it is opened has no place in an index.
+_NEVER = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.py")
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,85 @@ def load_columns(
     columns = Columns.read(meta["columns"])
     columns.require(run)
     return columns, arrays, meta
+
+
+class Pretrained(Protocol):
+    """`save` and `load` under the names that Hugging Face made familiar; an index class inherits it."""
+
+    @property
+    def run_digest(self) -> str: ...
+
+    def save(self, folder: Path) -> None: ...
+
+    @staticmethod
+    def load(folder: Path, run: TrainingRun) -> Any: ...
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the index and a card (README.md) for it; an index in `folder` is replaced, anything else refused."""
+        self.save(Path(folder))
+        write_atomic(Path(folder) / "README.md", _card(Path(folder), self).encode())
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, run: TrainingRun, *, revision: str | None = None) -> Self:
+        """Read an index from a folder or from a repository on the Hugging Face hub ("owner/name").
+
+        `run` is the training run that it was fitted on: an index does not carry the model and is refused (`Mismatch`)
+        for any other. Raises `Corrupt` for altered bytes and `PoaError` where the hub does not deliver.
+        """
+        return cls.load(local_folder(source, revision), run)
+
+
+def local_folder(source: str | Path, revision: str | None = None) -> Path:
+    """`source` if it is a folder, else the hub repository of that name ("owner/name"), downloaded or from its cache."""
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    name = str(source)
+    if folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise PoaError(f"{name} holds no index: it is neither a folder nor a hub name (owner/name)")
+    try:
+        from huggingface_hub import snapshot_download
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"{name!r} is no folder; to look on the hub: pip install 'poa[hub]'") from error
+    try:
+        return Path(snapshot_download(name, revision=revision, ignore_patterns=list(_NEVER)))
+    except Exception as error:  # the hub client raises many unrelated types for "cannot be reached"
+        raise PoaError(f"{name!r} is no folder here and the hub did not deliver it: {error}") from error
+
+
+def described(folder: Path) -> Path:
+    """Where the manifest is: an index of several parts keeps the one that names its kind in a folder of its own."""
+    return folder / _PART if (folder / _PART / _MANIFEST).is_file() else folder
+
+
+def kind_of(folder: Path) -> str:
+    """Which kind of index `folder` holds. Raises `PoaError` where it holds none, `Corrupt` for a broken manifest."""
+    return str(_manifest(described(folder))["kind"])
+
+
+def _card(folder: Path, index: Pretrained) -> str:
+    body = _manifest(described(folder))
+    method = getattr(index, "method", "")
+    said = method if isinstance(method, str) else repr(method)
+    count = len(body["meta"].get("columns", {}).get("train_ids", ()))
+    return f"""---
+library_name: poa
+tags:
+- data-attribution
+---
+# Attribution index
+
+`{said}` on {count} training records, kind `{body["kind"]}`.
+
+It belongs to the training run `{index.run_digest}` and is refused for any other:
+
+```python
+import poa
+
+index = poa.load_index("this folder", poa.load_run("the run"))
+index.attribute(queries).top(5)
+```
+"""
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

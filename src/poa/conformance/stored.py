@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 from poa.conformance.law import ConformanceError, require, require_same_bytes
 from poa.conformance.views import foreign, isolated
 from poa.errors import Mismatch, PoaError
+from poa.methods import load_index
 from poa.scores import Scores
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ def save_load(method: Attributor, run: TrainingRun, queries: Corpus) -> None:
         with isolated(run) as view:
             found = index.load(folder, view).attribute(queries)
             require_same_bytes(found, expected, "loaded index")
+            if type(method).__module__.startswith("poa.methods."):
+                # one of poa's own: `poa.load_index` must know its kind
+                require_same_bytes(load_index(folder, view).attribute(queries), expected, "poa.load_index")
             require(
                 found.method == expected.method and dict(found.groups) == dict(expected.groups),
                 "loaded index: method or groups differ",

@@ -19,7 +19,7 @@ from poa.errors import PoaError, Unsupported
 from poa.gradients.lens import Lens
 from poa.gradients.projection import projection_of
 from poa.gradients.store import Gradients, gradients
-from poa.indexes import Columns, load_columns, save_index
+from poa.indexes import Columns, Pretrained, load_columns, save_index
 from poa.scores import Scores
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ KIND = "linear"
 
 
 @dataclass(frozen=True, eq=False)
-class LinearIndex:
+class LinearIndex(Pretrained):
     """maps: one [N, k] matrix per entry of `positions` (indices into `run.checkpoints`), in the model's dtype.
 
     lenses: how a query is looked at, one per position; they share their projection. side: which number of a query is

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from poa.errors import PoaError
+from poa.errors import Mismatch, PoaError
 
 if TYPE_CHECKING:
     from poa.methods.bm25 import BM25
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from poa.methods.repsim import RepSim
     from poa.methods.spans import Spans
     from poa.methods.tracin import TracInCP
+    from poa.protocols import TrainingRun
 
 _HOMES = {
     "random": ("random", "Random"),
@@ -38,6 +41,16 @@ _HOMES = {
     "logra": ("logra", "LoGra"),
     "captum": ("captum_tracin", "CaptumTracIn"),
     "spans": ("spans", "Spans"),
+}
+# Where each kind of stored index is read: only these, and what installed packages announce, is ever opened.
+_INDEXES = {
+    "linear": ("poa.gradients.linear", "LinearIndex"),
+    "bm25": ("poa.methods.bm25", "BM25Index"),
+    "captum": ("poa.methods.captum_tracin", "CaptumIndex"),
+    "knn-shapley": ("poa.methods.knn_shapley", "KNNShapleyIndex"),
+    "random": ("poa.methods.random", "RandomIndex"),
+    "repsim": ("poa.methods.repsim", "RepSimIndex"),
+    "spans": ("poa.methods.spans", "SpansIndex"),
 }
 _CLASSES = {cls: module for module, cls in _HOMES.values()}
 
@@ -57,6 +70,7 @@ __all__ = [
     "Spans",
     "TracInCP",
     "available",
+    "load_index",
     "method",
 ]
 
@@ -81,6 +95,26 @@ def method(name: str, **settings: object) -> Any:
         if setting not in known:
             raise PoaError(f"method {name} has no setting {setting!r}; it has {', '.join(known) or 'none'}")
     return made(**settings)
+
+
+def load_index(source: str | Path, run: TrainingRun, *, revision: str | None = None) -> Any:
+    """The index of any method that was saved to a folder or to a hub repository ("owner/name"), for its run.
+
+    Kinds that are not poa's own are found through the entry-point group `poa.indexes`. Raises `Mismatch` for an unknown
+    kind and for an index of another run, `Corrupt` for altered bytes, `PoaError` where there is no index.
+    """
+    from poa.indexes import kind_of, local_folder
+
+    folder = local_folder(source, revision)
+    kind = kind_of(folder)
+    if kind in _INDEXES:
+        module, cls = _INDEXES[kind]
+        return getattr(import_module(module), cls).load(folder, run)
+    announced = {point.name: point for point in entry_points(group="poa.indexes")}
+    if kind not in announced:
+        known = ", ".join((*_INDEXES, *sorted(announced)))
+        raise Mismatch(f"{folder} holds an index of kind {kind!r}, must be one of {known}")
+    return announced[kind].load().load(folder, run)
 
 
 if not TYPE_CHECKING:

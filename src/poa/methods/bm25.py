@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from poa.errors import PoaError, Unsupported
-from poa.indexes import Columns, load_columns, save_index
+from poa.indexes import Columns, Pretrained, load_columns, save_index
 
 if TYPE_CHECKING:
     from poa.protocols import TrainingRun
@@ -82,7 +82,7 @@ class BM25:
 
 
 @dataclass(frozen=True, eq=False)
-class BM25Index:
+class BM25Index(Pretrained):
     """Postings: word v occurs in records `positions[starts[v]:starts[v + 1]]` with `weights` (without idf)."""
 
     columns: Columns

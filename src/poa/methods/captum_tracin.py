@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from poa.errors import Unsupported
-from poa.indexes import Columns, load_columns, save_index
+from poa.indexes import Columns, Pretrained, load_columns, save_index
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +51,7 @@ class CaptumTracIn:
 
 
 @dataclass(frozen=True, eq=False)
-class CaptumIndex:
+class CaptumIndex(Pretrained):
     """The run itself: captum precomputes nothing that could be kept."""
 
     run: TrainingRun

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from poa.errors import PoaError, Unsupported
-from poa.indexes import Columns, load_columns, save_index
+from poa.indexes import Columns, Pretrained, load_columns, save_index
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,7 +77,7 @@ class KNNShapley:
 
 
 @dataclass(frozen=True, eq=False)
-class KNNShapleyIndex:
+class KNNShapleyIndex(Pretrained):
     """Points [train, d], labels [train] and the rank of each content digest [train], which settles ties."""
 
     columns: Columns

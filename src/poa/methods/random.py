@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from poa.indexes import Columns, load_columns, save_index
+from poa.indexes import Columns, Pretrained, load_columns, save_index
 
 if TYPE_CHECKING:
     from poa.protocols import TrainingRun
@@ -40,7 +40,7 @@ class Random:
 
 
 @dataclass(frozen=True, eq=False)
-class RandomIndex:
+class RandomIndex(Pretrained):
     """Nothing but the record ids."""
 
     columns: Columns

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from poa.errors import PoaError
-from poa.indexes import Columns, load_columns, save_index
+from poa.indexes import Columns, Pretrained, load_columns, save_index
 from poa.progress import track
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class RepSim:
 
 
 @dataclass(frozen=True, eq=False)
-class RepSimIndex:
+class RepSimIndex(Pretrained):
     """Hidden states of the records [train, d] float64, and the model that gives those of queries."""
 
     columns: Columns

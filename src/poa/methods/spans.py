@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from poa.errors import Corrupt, PoaError, Unsupported
 from poa.files import atomic_folder
-from poa.indexes import Columns, load_columns, save_index
+from poa.indexes import Columns, Pretrained, load_columns, save_index
 from poa.records import Corpus, Record
 from poa.spans import Calibration, Document, Priority, Span, SpanCredit, SpanIndex, Unigram, calibrate, credit, trace
 
@@ -85,7 +85,7 @@ class Spans:
 
 
 @dataclass(frozen=True, eq=False)
-class SpansIndex:
+class SpansIndex(Pretrained):
     """The corpus as a suffix array, the frozen unigram table, and what chance does on the decoys where there are."""
 
     columns: Columns
