@@ -83,7 +83,7 @@ class PrintedRule:
         from poa.methods.datainf import DataInf
 
         snapshot, run = _trained(corpus, "drop-exact", base, recipe)
-        scores = DataInf().fit(run).attribute(queries)
+        scores = DataInf(damping=0.1).fit(run).attribute(queries)
         return _settled(snapshot, printed_credit(scores, "contributor"), self.policy, fees)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 class DataInf:
     """Sherman-Morrison on each record's own gradient, averaged; lambda per layer = `damping` x mean squared norm.
 
-    Exact for one record; for many it swaps mean and inverse, which costs fidelity and is nearly free.
+    Exact for one record; for many it swaps mean and inverse, which costs fidelity and is nearly free. `damping` None is
+    chosen from the spectrum of each layer's gradients by `poa.gradients.damping` (N^3 per layer); the choice travels
+    with the scores.
     """
 
-    damping: float = 0.1
+    damping: float | None = None
     checkpoints: str = "last"
 
     family: ClassVar[str] = "gradient"
@@ -31,8 +33,11 @@ class DataInf:
     citation: ClassVar[str] = "Kwon et al., DataInf, ICLR 2024, arXiv 2310.00902"
 
     def fit(self, run: TrainingRun) -> LinearIndex:
-        def per_layer(rows: Gradients, _: int) -> np.ndarray:
-            parts = [datainf_map(rows.block(block), self.damping) for block in rows.blocks]
-            return np.concatenate(parts, 1) / len(rows.values)
+        notes: dict[str, Any] = {"damping": []}
 
-        return fit_linear(run, self, self.checkpoints, per_layer)
+        def per_layer(rows: Gradients, _: int) -> np.ndarray:
+            maps, evidence = zip(*(datainf_map(rows.block(block), self.damping) for block in rows.blocks), strict=True)
+            notes["damping"] += evidence
+            return np.concatenate(maps, 1) / len(rows.values)
+
+        return fit_linear(run, self, self.checkpoints, per_layer, notes=notes)

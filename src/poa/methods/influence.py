@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from poa.errors import PoaError
-from poa.gradients.curvature import damped_fisher_map
+from poa.gradients.curvature import Solved, damped_fisher_map
 from poa.gradients.linear import LinearIndex, fit_linear
 
 if TYPE_CHECKING:
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 class Influence:
     """score(q, i) = grad m_q^T (F + lambda I)^-1 (-grad loss_i) / N, F = mean of -grad loss -grad loss^T.
 
-    Solved exactly in float64 through the N x N Gram matrix; lambda = `damping` x the mean non-zero eigenvalue of F.
+    Solved exactly in float64 through the N x N Gram matrix; lambda = `damping` x the mean non-zero eigenvalue of F,
+    None = chosen from the spectrum of F by `poa.gradients.damping`.
     `blocks="layers"` takes F as block-diagonal, one solve and one lambda per tracked layer: layers whose gradients
     are large no longer decide the damping of all others. With `checkpoints="all"` the scores of all checkpoints are
     averaged. `coordinates="balanced"` takes LoRA factors as `poa.gradients.gauge` writes them down, so that an adapter
-    handed over in another factorisation scores the same. lambda and the relative residual of each solve travel with
-    the scores. Memory: N x p per checkpoint.
+    handed over in another factorisation scores the same. Damping, lambda and the relative residual of each solve
+    travel with the scores. Memory: N x p per checkpoint.
     """
 
-    damping: float = 0.1
+    damping: float | None = None
     checkpoints: str = "all"
     blocks: str = "whole"
     coordinates: str = "adapter"
@@ -43,19 +44,21 @@ class Influence:
             raise PoaError(f"influence.blocks is {self.blocks!r}, must be whole or layers")
 
     def fit(self, run: TrainingRun) -> LinearIndex:
-        notes: dict[str, Any] = {"lambda": [], "residual": []}
+        notes: dict[str, Any] = {"damping": [], "lambda": [], "residual": []}
         count = len(run.checkpoints) if self.checkpoints == "all" else 1
 
-        def solved(rows: Gradients, _: int) -> np.ndarray:
+        def solve(rows: Gradients, _: int) -> np.ndarray:
             parts = [rows.values] if self.blocks == "whole" else [rows.block(block) for block in rows.blocks]
-            maps, lams, residuals = zip(*(self._solved(part) for part in parts), strict=True)
-            notes["lambda"] += lams
-            notes["residual"] += residuals
-            return np.concatenate(maps, 1) / count
+            found = [self._solved(part) for part in parts]
+            notes["damping"] += [solved.damping for solved in found]
+            notes["lambda"] += [solved.lam for solved in found]
+            notes["residual"] += [solved.residual for solved in found]
+            return np.concatenate([solved.map for solved in found], 1) / count
 
-        return fit_linear(run, self, self.checkpoints, solved, notes=notes, coordinates=self.coordinates)
+        return fit_linear(run, self, self.checkpoints, solve, notes=notes, coordinates=self.coordinates)
 
-    def _solved(self, rows: np.ndarray) -> tuple[np.ndarray, float, float]:
+    def _solved(self, rows: np.ndarray) -> Solved:
         if self.blocks == "layers" and not rows.any():
-            return np.zeros(rows.shape), 0.0, 0.0  # LoRA's A before B has left zero: this layer says nothing
+            # LoRA's A before B has left zero: this layer says nothing
+            return Solved(np.zeros(rows.shape), 0.0, 0.0, {"rule": "no gradient", "damping": 0.0})
         return damped_fisher_map(rows, self.damping)

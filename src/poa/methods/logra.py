@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoGra:
-    """Damped Fisher influence on P_out^T G P_in per layer; `width` columns a side, full width = no projection."""
+    """Damped Fisher influence on P_out^T G P_in per layer; `width` columns a side, full width = no projection.
+
+    `damping` None is chosen from the spectrum of the projected gradients by `poa.gradients.damping`.
+    """
 
     width: int = 8
-    damping: float = 0.1
+    damping: float | None = None
     checkpoints: str = "last"
     seed: int = 0
 
@@ -34,13 +37,14 @@ class LoGra:
     def fit(self, run: TrainingRun) -> LinearIndex:
         projection = TwoSided(self.width, self.seed)
         positions = positions_of(run, self.checkpoints)
-        notes: dict[str, Any] = {"lambda": [], "residual": []}
+        notes: dict[str, Any] = {"damping": [], "lambda": [], "residual": []}
         maps: list[Any] = []
         for position in positions:
             rows = projection.apply(gradients(run, position, run.corpus, "train"))
-            solved, lam, residual = damped_fisher_map(rows, self.damping)
-            notes["lambda"].append(lam)
-            notes["residual"].append(residual)
-            maps.append(np.ascontiguousarray(solved / len(positions), rows.dtype))
+            solved = damped_fisher_map(rows, self.damping)
+            notes["damping"].append(solved.damping)
+            notes["lambda"].append(solved.lam)
+            notes["residual"].append(solved.residual)
+            maps.append(np.ascontiguousarray(solved.map / len(positions), rows.dtype))
         lenses = (Lens(projection),) * len(positions)
         return LinearIndex(run, repr(self), positions, tuple(maps), lenses, notes=notes)

@@ -114,7 +114,11 @@ def _route(config: dict[str, Any], out: Path, stages: Stages) -> Route:
         attack(name)  # a misspelt one is refused before anything is trained
     answers = read(Answers, config["answers"], "answers")
     chosen_methods = {config["choices"]["method"]: made(config["method"], "method")}
-    chosen_methods |= {name: methods.method(name) for name in stages.compare if name not in chosen_methods}
+    chosen_methods |= {
+        name: methods.method(name, **stages.settings.get(name, {}))
+        for name in stages.compare
+        if name not in chosen_methods
+    }
     recipe: LoRARecipe = made(config["recipe"], "recipe", _convert_="object")
     with clock.stage("base"):
         parent = base(config["model"]["base"])  # made or fetched here, so that its time is not counted as training

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
@@ -56,7 +56,8 @@ class Stages:
     """What happens beyond attribution.
 
     compare: further methods by name. truth: seeds to retrain with. attack_times: rows an attack adds, as a multiple
-    of the attacker's own. fee: micro-credits per response.
+    of the attacker's own. fee: micro-credits per response. settings: by name of a compared method, what differs from
+    its defaults.
     """
 
     compare: tuple[str, ...] = ()
@@ -66,10 +67,16 @@ class Stages:
     pay: bool = False
     report: bool = False
     fee: int = 1_000_000
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
 
     def __post_init__(self) -> None:
         for name in ("compare", "truth", "attacks"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in self.settings:
+            if name not in self.compare:
+                raise PoaError(
+                    f"stages.settings names {name}, which stages.compare does not: {', '.join(self.compare)}"
+                )
         for seed in self.truth:
             if seed < 0:
                 raise PoaError(f"stages.truth holds the seed {seed}, must be 0 or more")
@@ -83,7 +90,7 @@ class Stages:
 
 def read(kind: type[T], given: Mapping[str, Any], where: str) -> T:
     """`kind` from plain data; an unknown key is refused with the nearest known one, a wrong type by name."""
-    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    known = [one.name for one in fields(kind)]  # type: ignore[arg-type]
     for key in given:
         if key not in known:
             near = get_close_matches(key, known, 1, 0.0)[0]

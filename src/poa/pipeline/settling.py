@@ -90,7 +90,7 @@ def _printed(route: Route, part: Corpus) -> Payday:
     """The printed rule on its own method (DataInf), whatever the job pays by."""
     from poa.methods.datainf import DataInf
 
-    scores = attribute("datainf", DataInf(), route.run, route.responses.parts).scores
+    scores = attribute("datainf", DataInf(damping=0.1), route.run, route.responses.parts).scores
     return printed_payday(_rows(scores, part), Policy.preset("openledger-printed"), route.stages.fee)
 
 

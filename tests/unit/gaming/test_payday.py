@@ -75,7 +75,7 @@ def test_the_printed_rule_is_clipped_datainf_normalised_per_query(corpus: Corpus
     """Against the same arithmetic in floats, written apart: shares of each fee's contributor half."""
     fees = [10**9] * len(queries)
     earnings = PRINTED.shares(corpus, queries, base, RECIPE, fees)
-    scores = DataInf().fit(finetune(corpus, base=base, recipe=RECIPE)).attribute(queries)
+    scores = DataInf(damping=0.1).fit(finetune(corpus, base=base, recipe=RECIPE)).attribute(queries)
     positive = np.maximum(scores.values.astype(float), 0)
     weights = positive / positive.sum(1, keepdims=True)
     for name in sorted(set(corpus.contributors)):

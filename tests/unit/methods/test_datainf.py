@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from tests.language import DoubleRun, autograd_rows
 
 from poa.evaluation.correlation import spearman_rows
 from poa.gradients.capture import layout
+from poa.gradients.damping import chosen
 from poa.methods.datainf import DataInf
 from poa.records import Corpus
 
@@ -22,8 +24,19 @@ def test_equals_a_literal_loop(double: DoubleRun, queries: Corpus) -> None:
         for q in range(2):
             solved = np.mean([(v[q] - (row @ v[q]) / (lam + row @ row) * row) / lam for row in g], axis=0)
             expected[q] += g @ solved / count
-    found = DataInf().fit(double).attribute(asked).values
+    found = DataInf(0.1).fit(double).attribute(asked).values
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
+
+
+def test_chosen_damping_is_that_of_the_same_matrix(double: DoubleRun, queries: Corpus) -> None:
+    blocks = layout(double.task.tracked(double.model()))
+    train = autograd_rows(double, double.corpus, "train")
+    found = DataInf().fit(double).attribute(queries)
+    expected = []
+    for block in blocks:
+        g = train[:, block.start : block.stop]
+        expected.append(chosen(np.linalg.eigvalsh(g @ g.T), len(g))[0] / len(g))
+    assert [note["damping"] for note in found.meta["damping"]] == pytest.approx(expected)
 
 
 def test_heavy_damping_tends_to_dot_products_over_lambda(double: DoubleRun, queries: Corpus) -> None:

@@ -13,6 +13,7 @@ from poa.errors import PoaError
 from poa.evaluation.correlation import spearman_rows
 from poa.factory.classifier import train_classifier
 from poa.factory.digits import digits
+from poa.gradients.damping import chosen
 from poa.methods.influence import Influence
 from poa.records import Corpus
 
@@ -56,6 +57,17 @@ def test_the_order_does_not_depend_on_the_scale_of_the_loss(double: DoubleRun, q
     heavy = Influence(1e6, "last").fit(double).attribute(queries).values
     dots = GradDot().fit(double).attribute(queries).values
     np.testing.assert_allclose(spearman_rows(heavy, dots), 1.0)
+
+
+def test_damping_is_chosen_and_told(double: DoubleRun, queries: Corpus) -> None:
+    train = autograd_rows(double, double.corpus, "train", 1)
+    damping, evidence = chosen(np.linalg.eigvalsh(train @ train.T), len(train))
+    found = Influence(checkpoints="last").fit(double).attribute(queries)
+    (note,) = found.meta["damping"]
+    assert note == pytest.approx(evidence)
+    given = Influence(damping, "last").fit(double).attribute(queries)
+    np.testing.assert_allclose(found.values, given.values, atol=1e-8 * np.abs(given.values).max())
+    assert given.meta["damping"] == [{"rule": "given", "damping": damping}]
 
 
 def test_leave_one_out_of_a_convex_model(tmp_path: Path) -> None:

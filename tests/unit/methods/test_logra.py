@@ -27,14 +27,14 @@ def test_equals_the_explicit_inverse_of_projected_rows(double: DoubleRun, querie
     lam = 0.1 * float((train**2).sum()) / len(train) ** 2
     hessian = train.T @ train / len(train) + lam * np.eye(train.shape[1])
     expected = query @ np.linalg.solve(hessian, train.T) / len(train)
-    found = LoGra(width=4, seed=7).fit(double).attribute(queries).values
+    found = LoGra(width=4, damping=0.1, seed=7).fit(double).attribute(queries).values
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
 
 
 def test_wider_is_closer_to_influence(double: DoubleRun, queries: Corpus) -> None:
     exact = Influence(0.1, "last").fit(double).attribute(queries).values
     near = [
-        np.mean([mean_spearman(LoGra(w, seed=s).fit(double).attribute(queries).values, exact) for s in range(3)])
+        np.mean([mean_spearman(LoGra(w, 0.1, seed=s).fit(double).attribute(queries).values, exact) for s in range(3)])
         for w in (1, 16)
     ]
     assert near[0] < near[1]

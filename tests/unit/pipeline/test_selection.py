@@ -89,6 +89,7 @@ def test_what_cannot_be_chosen(honest: Corpus, change: dict[str, object], messag
         (Stages, {"pay": True, "truth": [0]}, "at least two seeds"),
         (Stages, {"attacks": ["copier"]}, "at least two seeds"),
         (Stages, {"fee": 0}, r"stages\.fee is 0"),
+        (Stages, {"settings": {"logra": {}}, "compare": ["bm25"]}, "settings names logra, which stages.compare does"),
         (Answers, {"token": 3}, "did you mean 'tokens'"),
     ],
 )
