@@ -20,7 +20,7 @@ COMMANDS = {
     "serve": "answer over HTTP, with a signed receipt for every answer",
     "ledger": "verify, show, export and prove what a ledger holds",
     "datanet": "list, show and import collections of records",
-    "methods": "list the attribution methods, with their references",
+    "methods": "list the attribution methods: needs, cost, what was measured, settings, references",
     "bench": "run one benchmark; the last line of its output is JSON",
     "version": "print the versions that results depend on",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import types
@@ -312,6 +313,64 @@ def test_every_method_is_listed_with_its_reference(capsys: pytest.CaptureFixture
     for name, kind in methods.available().items():
         assert f"\n{name} " in f"\n{shown}"
         assert kind.citation.split("\n")[0].strip() in shown
+
+
+def test_every_method_says_what_it_needs_costs_and_was_measured_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from poa import methods
+    from poa.commands import methods as command
+
+    rows = {
+        "graddot": {"identity": repr(methods.GradDot()), "interval": [-0.1, 0.7]},
+        "influence": {"identity": "Influence(damping=1.0)", "interval": [0.5, 0.85]},
+        "bm25": {"identity": "BM25()", "interval": [0.0, 0.0]},
+    }
+    told = {"graddot": 0.634, "influence": 0.77, "bm25": None}
+    result = {"methods": {name: row | {"spearman_vs_truth": told[name]} for name, row in rows.items()}}
+    (tmp_path / "first.json").write_text(json.dumps(result))
+    (tmp_path / "other.json").write_text(json.dumps({"figures": {}}))
+    monkeypatch.setattr(command, "results_folder", lambda: tmp_path)
+    assert cli.main(["methods"]) == 0
+    shown = capsys.readouterr().out
+    entries = re.split(r"\n(?=\w)", shown)
+    assert [entry.split()[0] for entry in entries] == sorted(methods.available())
+    by_name = {entry.split()[0]: entry for entry in entries}
+    for name, kind in methods.available().items():
+        assert f"needs {kind.needs}; costs {kind.cost}" in by_name[name]
+        assert by_name[name].split()[1] == kind.family
+        assert ("not measured" in by_name[name]) == (name not in ("graddot", "influence"))
+    assert by_name["graddot"].rstrip().endswith("Spearman +0.63 [-0.10, +0.70] with retraining (first)")
+    assert by_name["influence"].rstrip().endswith("(first), as Influence(damping=1.0)")
+    (tmp_path / "broken.json").write_text('{"methods": {"bm25": 3}}')
+    assert cli.main(["methods"]) == 2
+    assert "broken.json is not a committed result" in capsys.readouterr().err
+
+
+def test_one_method_shows_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    from dataclasses import fields
+
+    from poa import methods
+
+    for name, kind in methods.available().items():
+        assert cli.main(["methods", name, "--cite"]) == 0
+        shown = capsys.readouterr().out
+        assert shown.startswith(f"{name}  {kind.family}")
+        made = kind()
+        settings = [f"    {field.name} = {getattr(made, field.name)!r}" for field in fields(kind)]
+        lines = [line.removeprefix(" " * len(name)) for line in shown.splitlines()]
+        assert [line for line in lines if " = " in line and line.startswith("    ")] == settings
+        assert kind.citation.split("\n")[0].strip() in shown
+
+
+def test_the_committed_results_are_cards() -> None:
+    from poa.commands.measured import cards, results_folder
+
+    assert results_folder() == CHECKOUT.resolve().parent / "experiments" / "results"
+    found = cards(results_folder())
+    assert "graddot" in found
+    assert all(card.low <= card.mean <= card.high for measured in found.values() for card in measured)
+    assert cards(None) == {}
 
 
 def test_a_benchmark_ends_with_one_json_line(capsys: pytest.CaptureFixture[str]) -> None:
