@@ -7,12 +7,15 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 # One process per core; tests of one file share its fixtures.
 PYTEST_ARGS ?= -n auto --dist loadfile
 BENCH ?= import_time
+# The libraries that poa is compared with, in an environment of their own.
+PEERS := .venv-peers
+PEERS_STAMP := $(PEERS)/.poa-env
 
 # Tests and benchmarks do not depend on how many cores there are.
 test test-full bench: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-full lint bench clean
+.PHONY: help env demo test test-full lint bench peers clean
 
 help:
 	@echo "make env        prepare $(VENV) from requirements.txt (python 3.11 or newer)"
@@ -21,7 +24,8 @@ help:
 	@echo "make test-full  lint, then every test, slow ones included"
 	@echo "make lint       ruff, pyright strict, import floors"
 	@echo "make bench      benchmarks named in BENCH (default: $(BENCH)); progress on stderr, JSON on stdout"
-	@echo "make clean      remove caches and build output; keeps $(VENV) and runs/"
+	@echo "make peers      prepare $(PEERS) with the libraries of docs/peers.md from requirements-bench.txt"
+	@echo "make clean      remove caches and build output; keeps $(VENV), $(PEERS) and runs/"
 
 env: $(STAMP)
 
@@ -57,6 +61,19 @@ lint: env
 
 bench: env
 	@for name in $(BENCH); do $(BIN)/poa bench $$name || exit 1; done
+
+peers: $(PEERS_STAMP)
+
+# As above, but the peers' own requirements are left out where nothing here imports them: see requirements-bench.txt.
+$(PEERS_STAMP): requirements-bench.txt pyproject.toml
+	@if [ ! -x $(PEERS)/bin/python ]; then echo "peers: creating $(PEERS)"; $(PYTHON) -m venv $(PEERS); fi
+	@echo "peers: installing the versions of requirements-bench.txt (a few minutes the first time)"
+	@$(PEERS)/bin/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements-bench.txt
+	@$(PEERS)/bin/python -m pip install -qq --disable-pip-version-check "$$(grep '^torch==' requirements-bench.txt)"
+	@$(PEERS)/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(PEERS)/bin/python -c 'import captum, dattri, kronfluence, trak, bergson, poa'
+	@touch $@
+	@echo "peers: ready"
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache wandb
