@@ -43,6 +43,15 @@ def load(path: Path) -> dict[str, Any]:
     return result
 
 
+def kind(path: Path) -> str:
+    """What a committed result is of: "run" (a finished `poa run`), or what its `kind` says."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PoaError(f"{path.name} is not a readable result: {error}") from error
+    return str(found.get("kind", "run"))
+
+
 def record(run: Path, name: str | None, command: str | None, results: Path) -> Path:
     """Copy the summary of the run in folder `run`, with the command, library versions and the machine's size."""
     import yaml
@@ -310,7 +319,8 @@ def _saved(ax: Any, path: Path) -> Path:
 
 def collect(root: Path, *, figures: bool = True) -> list[Path]:
     """Write all that follows from `root`/experiments/results; returns the files whose content is now other."""
-    results = {path.stem: load(path) for path in sorted((root / "experiments/results").glob("*.json"))}
+    paths = sorted((root / "experiments/results").glob("*.json"))
+    results = {path.stem: load(path) for path in paths if kind(path) == "run"}
     texts = {root / "paper/tables" / name: text for result in results.values() for name, text in tables(result).items()}
     readme = root / "README.md"
     texts[readme] = between_markers(readme.read_text(encoding="utf-8"), readme_block(results.get("quickstart")))

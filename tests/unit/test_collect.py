@@ -83,7 +83,8 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def test_the_readme_and_the_tables_say_what_the_committed_results_say(collect: ModuleType) -> None:
-    results = {path.stem: collect.load(path) for path in (ROOT / "experiments/results").glob("*.json")}
+    paths = (ROOT / "experiments/results").glob("*.json")
+    results = {path.stem: collect.load(path) for path in paths if collect.kind(path) == "run"}
     readme = (ROOT / "README.md").read_text()
     assert collect.between_markers(readme, collect.readme_block(results.get("quickstart"))) == readme
     for result in results.values():
@@ -163,6 +164,14 @@ def test_markers_must_be_there_once(collect: ModuleType) -> None:
     for text in ("none", f"{collect.END}{collect.BEGIN}", f"{collect.BEGIN}{collect.BEGIN}{collect.END}"):
         with pytest.raises(PoaError, match="README needs one"):
             collect.between_markers(text, "block")
+
+
+def test_results_of_another_kind_are_not_taken_for_runs(collect: ModuleType, checkout: Path) -> None:
+    (checkout / "experiments/results/other.json").write_text(json.dumps({"kind": "fidelity", "figures": {}}))
+    assert checkout / "README.md" in collect.collect(checkout, figures=False)
+    (checkout / "experiments/results/broken.json").write_text("{")
+    with pytest.raises(PoaError, match=r"broken\.json is not a readable result"):
+        collect.collect(checkout, figures=False)
 
 
 @pytest.mark.parametrize("key", ["seconds", "environment"])
