@@ -1,7 +1,8 @@
-"""One block's curvature in a Kronecker eigenbasis: Q_left x Q_right, an eigenvalue for every pair of directions."""
+"""Curvature in Kronecker eigenbases: per block Q_left x Q_right, an eigenvalue for every pair of directions."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,10 @@ class Eigenbasis:
     left: Tensor | None
     right: Tensor | None
     spectrum: Tensor
+
+    def to(self, dtype: torch.dtype) -> Eigenbasis:
+        left, right = (None if side is None else side.to(dtype) for side in (self.left, self.right))
+        return Eigenbasis(left, right, self.spectrum.to(dtype))
 
     @property
     def mean(self) -> float:
@@ -70,6 +75,58 @@ class Eigenbasis:
         """Weights 1 / (spectrum + damping); undamped, directions without curvature get 0 (the pseudo-inverse)."""
         values = self.spectrum.numpy() + damping
         return np.divide(1.0, values, out=np.zeros_like(values), where=values > 0)
+
+
+@dataclass(frozen=True, eq=False)
+class KroneckerInverse:
+    """`scale` (F + lambda)^-1 of a block-diagonal F: per block of a row its eigenbasis and lambda."""
+
+    bases: tuple[Eigenbasis, ...]
+    lambdas: tuple[float, ...]
+    scale: float = 1.0
+
+    def times(self, rows: Matrix) -> Matrix64:
+        """[n, p] the rows multiplied by it; undamped, by the pseudo-inverse. A row depends on that row alone."""
+        parts = zip(self.bases, self.lambdas, self._split(rows), strict=True)
+        return np.concatenate([basis.apply(part, self.scale * basis.inverse(lam)) for basis, lam, part in parts], 1)
+
+    def residuals(self, rows: Matrix, solved: Matrix) -> list[float]:
+        """Per block |(F + lambda) x - v| / |v| over all rows v, x = `solved` / scale.
+
+        Undamped it is what lies outside the range of the curvature.
+        """
+        out: list[float] = []
+        for basis, lam, given, found in zip(
+            self.bases, self.lambdas, self._split(rows), self._split(solved), strict=True
+        ):
+            back = basis.apply(found, (basis.spectrum.numpy() + lam) / self.scale)
+            size = float(np.linalg.norm(given))
+            out.append(float(np.linalg.norm(back - given)) / size if size else 0.0)
+        return out
+
+    def _split(self, rows: Matrix) -> list[Matrix64]:
+        ends = np.cumsum([basis.spectrum.numel() for basis in self.bases])
+        return [np.asarray(part, np.float64) for part in np.split(rows, ends[:-1], axis=1)]
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """What `read` makes it from."""
+        parts = {
+            f"{at}.{part}": getattr(basis, part)
+            for at, basis in enumerate(self.bases)
+            for part in ("left", "right", "spectrum")
+        }
+        kept = {key: part.numpy() for key, part in parts.items() if part is not None}
+        return kept | {"lambdas": np.asarray(self.lambdas), "scale": np.asarray([self.scale])}
+
+    @staticmethod
+    def read(arrays: Mapping[str, npt.NDArray[Any]]) -> KroneckerInverse:
+        def side(at: int, part: str) -> Any:
+            found = arrays.get(f"{at}.{part}")
+            return None if found is None else torch.from_numpy(found)
+
+        lambdas = tuple(float(lam) for lam in arrays["lambdas"])
+        bases = (Eigenbasis(*(side(at, part) for part in ("left", "right", "spectrum"))) for at in range(len(lambdas)))
+        return KroneckerInverse(tuple(bases), lambdas, float(arrays["scale"][0]))
 
 
 def eigenbasis(sides: Sides) -> Eigenbasis:

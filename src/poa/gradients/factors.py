@@ -34,6 +34,10 @@ class Outer:
         x = self.inputs
         return torch.cat([x, x.new_ones(*x.shape[:-1], 1)], -1) if self.ones else x
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.left.dtype
+
     def right_times(self, matrix: Tensor) -> Tensor:
         """[n, T, k] right @ matrix [in, k]."""
         x = self.inputs.to(matrix.dtype)
@@ -57,6 +61,10 @@ class Lookup:
     signal: Tensor
     rows: int
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.signal.dtype
+
     def dense(self) -> Tensor:
         n, _, width = self.signal.shape
         out = self.signal.new_zeros(n, self.rows, width)
@@ -73,6 +81,10 @@ class Elementwise:
     left: Tensor
     right: Tensor
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.left.dtype
+
     def dense(self) -> Tensor:
         return torch.einsum("etd,etdk->edk", self.left, self.right).flatten(1)
 
@@ -85,6 +97,10 @@ class Whole:
     """Gradients that were multiplied out at once, [n, p]: modules of a kind that is not known by its factors."""
 
     values: Tensor
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.values.dtype
 
     def dense(self) -> Tensor:
         return self.values

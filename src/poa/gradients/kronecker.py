@@ -1,4 +1,4 @@
-"""K-FAC and EK-FAC curvature of a run: fitted once, kept in the run's cache, and solved against rows of gradients."""
+"""K-FAC and EK-FAC curvature of a run: fitted once, kept in the run's cache."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -16,17 +15,15 @@ from poa.errors import PoaError
 from poa.files import alone
 from poa.gradients.capture import Block, Captured, capturing
 from poa.gradients.covariances import Covariances
-from poa.gradients.eigenbases import Eigenbasis, eigenbasis
+from poa.gradients.eigenbases import Eigenbasis, KroneckerInverse, eigenbasis
 from poa.indexes import load_index, save_index
 from poa.progress import track
 
 if TYPE_CHECKING:
-    from poa.gradients.store import Gradients
     from poa.protocols import TrainingRun
 
 VERSION = 1
 Curvature = Mapping[str, Eigenbasis]
-Matrix64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ def kronecker(run: TrainingRun, positions: tuple[int, ...], fisher: Fisher, *, c
 
 
 def _bases(run: TrainingRun, positions: tuple[int, ...], fisher: Fisher) -> Curvature:
-    moments = Covariances()
+    moments = Covariances(exact=False)
     blocks: tuple[Block, ...] = ()
     for captured in captures(run, positions, fisher, "moments"):
         moments.add(captured)
@@ -89,17 +86,26 @@ def _corrected(run: TrainingRun, positions: tuple[int, ...], fisher: Fisher, bas
 
 
 class Squares:
-    """Sums of squared coordinates of per-example gradients in given bases, float64."""
+    """Sums of squared coordinates of per-example gradients in given bases.
+
+    A coordinate is had in the dtype of the gradients, the sums in float64.
+    """
 
     def __init__(self, bases: Curvature) -> None:
         self.bases = bases
         self.examples = 0
         self.sums: dict[str, Tensor] = {}
+        self.cast: dict[str, Eigenbasis] = {}
+        self.eps = torch.finfo(torch.float64).eps
 
     def add(self, captured: Captured) -> None:
         self.examples += captured.count
         for name, factors in captured.factors.items():
-            found = self.bases[name].rotated(factors).square_().sum(0)
+            dtype = factors[0].dtype
+            if name not in self.cast:
+                self.cast[name] = self.bases[name].to(dtype)
+                self.eps = max(self.eps, torch.finfo(dtype).eps)
+            found = self.cast[name].rotated(factors).square_().sum(0)
             self.sums[name] = self.sums[name].add_(found) if name in self.sums else found.double()
 
     def curvature(self, bases: Curvature) -> Curvature:
@@ -107,7 +113,7 @@ class Squares:
         out: dict[str, Eigenbasis] = {}
         for name, basis in bases.items():
             spectrum = self.sums.get(name, torch.zeros_like(basis.spectrum)) / max(self.examples, 1)
-            floor = (sum(spectrum.shape) * torch.finfo(torch.float64).eps) ** 2 * float(spectrum.max())
+            floor = (sum(spectrum.shape) * self.eps) ** 2 * float(spectrum.max())
             out[name] = Eigenbasis(basis.left, basis.right, torch.where(spectrum > floor, spectrum, 0.0))
         return out
 
@@ -122,32 +128,13 @@ def captures(run: TrainingRun, positions: tuple[int, ...], fisher: Fisher, what:
                     yield capture.factors([record], fisher.side, draw)
 
 
-@dataclass(frozen=True, eq=False)
-class Solved:
-    """values: [n, p] (F + lambda)^-1 rows, block by block; lambda and relative residual of each block."""
+def inverse(curvature: Curvature, damping: float, scale: float = 1.0) -> KroneckerInverse:
+    """`scale` (F + lambda)^-1 block by block, lambda = `damping` x the block's mean eigenvalue.
 
-    values: Matrix64
-    lambdas: tuple[float, ...]
-    residuals: tuple[float, ...]
-
-
-def solved(curvature: Curvature, rows: Gradients, damping: float) -> Solved:
-    """Rows with the damped inverse of each block, lambda = damping x the block's mean eigenvalue.
-
-    The residual |(F + lambda) x - row| / |row| is over all rows. damping=0 is the pseudo-inverse: its residual is what
-    lies outside the range of the curvature.
+    damping=0 is the pseudo-inverse.
     """
-    parts: list[Matrix64] = []
-    lambdas: list[float] = []
-    residuals: list[float] = []
-    for block in rows.blocks:
-        basis, given = curvature[block.name], rows.block(block)
-        lambdas.append(damping * basis.mean)
-        parts.append(basis.apply(given, basis.inverse(lambdas[-1])))
-        back = basis.apply(parts[-1], basis.spectrum.numpy() + lambdas[-1])
-        size = float(np.linalg.norm(given))
-        residuals.append(float(np.linalg.norm(back - given)) / size if size else 0.0)
-    return Solved(np.concatenate(parts, 1), tuple(lambdas), tuple(residuals))
+    lambdas = tuple(damping * basis.mean for basis in curvature.values())
+    return KroneckerInverse(tuple(curvature.values()), lambdas, scale)
 
 
 def _kept(

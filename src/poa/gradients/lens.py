@@ -1,4 +1,4 @@
-"""How a gradient is looked at: f(v) = n(W P D v), the features in which scores are inner products."""
+"""How a gradient is looked at: f(v) = n(W P D K v), the features in which scores are inner products."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from poa.gradients.store import Gradients
+
 if TYPE_CHECKING:
     from poa.gradients.capture import Block
+    from poa.gradients.eigenbases import KroneckerInverse
     from poa.gradients.projection import Projection
-    from poa.gradients.store import Gradients
 
 Matrix = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, eq=False)
 class Lens:
-    """D = diag(`scale`) [p], P = `projection` [p -> k], W = `whitening` [k, k], n = division by the norm if `unit`.
+    """K = `inverse` [p, p], D = diag(`scale`) [p], P = `projection` [p -> k], W = `whitening` [k, k], n = division by
+    the norm if `unit`.
 
     What is None is left out. A row's features depend on that row alone, to the byte.
     """
@@ -28,6 +31,7 @@ class Lens:
     scale: Matrix | None = None
     whitening: Matrix | None = None
     unit: bool = False
+    inverse: KroneckerInverse | None = None
 
     def features(self, rows: Gradients) -> Matrix:
         """[n, k] in the dtype of `rows`; a row of length zero stays zero."""
@@ -35,8 +39,10 @@ class Lens:
         return unit_rows(values) if self.unit else values
 
     def linear(self, rows: Gradients) -> Matrix:
-        """[n, k] W P D v, before the norm."""
+        """[n, k] W P D K v, before the norm."""
         dtype = rows.values.dtype
+        if self.inverse is not None:
+            rows = Gradients(self.inverse.times(rows.values), rows.blocks)
         if self.scale is not None:
             rows = rows.scaled(self.scale)
         values = np.asarray(rows.values if self.projection is None else self.projection.apply(rows))
@@ -46,11 +52,12 @@ class Lens:
         return np.asarray(values, dtype)
 
     def lift(self, direction: Matrix, blocks: Sequence[Block]) -> Matrix:
-        """[p] the direction whose inner product with v is that of `direction` [k] with W P D v."""
+        """[p] the direction whose inner product with v is that of `direction` [k] with W P D K v."""
         if self.whitening is not None:
             direction = self.whitening.T @ direction
         flat = direction if self.projection is None else self.projection.lift(direction, blocks)
-        return flat if self.scale is None else flat * self.scale
+        flat = flat if self.scale is None else flat * self.scale
+        return flat if self.inverse is None else self.inverse.times(flat[None])[0]  # K is symmetric
 
 
 def unit_rows(rows: Matrix) -> Matrix:

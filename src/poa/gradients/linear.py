@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from poa.errors import PoaError, Unsupported
+from poa.gradients.eigenbases import KroneckerInverse
 from poa.gradients.lens import Lens
 from poa.gradients.projection import projection_of
 from poa.gradients.store import Gradients, gradients
@@ -56,8 +57,12 @@ class LinearIndex(Pretrained):
     def attribute(self, queries: Corpus) -> Scores:
         """One matrix-vector product per query and checkpoint, so a score does not depend on its neighbours."""
         total = np.zeros((len(queries), len(self.run.corpus)), np.float64)
+        residuals: list[float] = []
         for position, train, lens in zip(self.positions, self.maps, self.lenses, strict=True):
-            features = lens.features(gradients(self.run, position, queries, self.side, self.coordinates))
+            rows = gradients(self.run, position, queries, self.side, self.coordinates)
+            features = lens.features(rows)
+            if lens.inverse is not None:
+                residuals += lens.inverse.residuals(rows.values, features)
             for row, feature in zip(total, features, strict=True):
                 row += train @ feature
         return Scores(
@@ -67,7 +72,9 @@ class LinearIndex(Pretrained):
             self.run.groups,
             self.unit,
             self.method,
-            meta={"run": self.run.digest, "dtype": str(self.maps[0].dtype)} | dict(self.notes or {}),
+            meta={"run": self.run.digest, "dtype": str(self.maps[0].dtype)}
+            | ({"residual": residuals} if residuals else {})
+            | dict(self.notes or {}),
         )
 
     def directions(self, train_ids: Sequence[str] | None = None) -> tuple[Matrix, ...]:
@@ -89,6 +96,9 @@ class LinearIndex(Pretrained):
         for name in ("scale", "whitening"):
             parts = {f"{name}{i}": getattr(lens, name) for i, lens in enumerate(self.lenses)}
             arrays |= {key: np.asarray(part) for key, part in parts.items() if part is not None}
+        for i, lens in enumerate(self.lenses):
+            kept = {} if lens.inverse is None else lens.inverse.arrays()
+            arrays |= {f"inverse{i}.{key}": part for key, part in kept.items()}
         meta = {
             "columns": Columns.of(self.run).plain(),
             "method": self.method,
@@ -114,7 +124,13 @@ class LinearIndex(Pretrained):
             tuple(meta["positions"]),
             tuple(arrays[f"map{i}"] for i in range(count)),
             tuple(
-                Lens(projection, arrays.get(f"scale{i}"), arrays.get(f"whitening{i}"), meta["unit_query"])
+                Lens(
+                    projection,
+                    arrays.get(f"scale{i}"),
+                    arrays.get(f"whitening{i}"),
+                    meta["unit_query"],
+                    _inverse(arrays, f"inverse{i}."),
+                )
                 for i in range(count)
             ),
             meta["side"],
@@ -128,13 +144,18 @@ def _plain(projection: Projection) -> dict[str, Any]:
     return {"kind": projection.kind, "settings": asdict(projection)}  # type: ignore[call-overload]
 
 
+def _inverse(arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> KroneckerInverse | None:
+    mine = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+    return KroneckerInverse.read(mine) if mine else None
+
+
 def fit_linear(
     run: TrainingRun,
     method: object,
     checkpoints: str,
     train_map: Callable[[Gradients, int], Matrix],
     *,
-    lens: Lens | None = None,
+    lens: Lens | Callable[[int], Lens] | None = None,
     side: str = "train",
     unit: str = "uncalibrated",
     notes: Mapping[str, Any] | None = None,
@@ -142,7 +163,8 @@ def fit_linear(
 ) -> LinearIndex:
     """Build an index from `train_map(gradients, position) -> T [N, k]` at the last or all checkpoints.
 
-    `lens` is how queries are looked at (default: as they are); `side` "train" or "train-margin" (queries likewise).
+    `lens` is how queries are looked at, everywhere or by position (default: as they are); `side` is "train" or
+    "train-margin" (queries likewise).
     Maps are stored row by row: another memory order would sum a score in another order.
     """
     positions = positions_of(run, checkpoints)
@@ -151,7 +173,7 @@ def fit_linear(
         for position in positions
         for rows in [gradients(run, position, run.corpus, side, coordinates)]
     )
-    lenses = (lens or Lens(),) * len(positions)
+    lenses = tuple(lens(position) if callable(lens) else lens or Lens() for position in positions)
     asked = side.replace("train", "query")
     return LinearIndex(run, repr(method), positions, maps, lenses, asked, unit, notes, coordinates)
 

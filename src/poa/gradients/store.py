@@ -63,9 +63,11 @@ def gradients(run: TrainingRun, checkpoint: int, records: Corpus, side: str, coo
 
 def _make(run: TrainingRun, checkpoint: int, records: Corpus, side: str, coordinates: str, folder: Path) -> None:
     with atomic_folder(folder) as work, capturing(run.task, run.model(checkpoint), coordinates) as capture:
-        told = track(records, f"gradients ({side})", len(records))
-        rows = [capture.factors([record], side).rows()[0].numpy() for record in told]
-        np.save(work / "rows.npy", np.stack(rows) if rows else np.zeros((0, capture.width), np.float32))
+        dtype = str(next(capture.model.parameters()).dtype).removeprefix("torch.") if len(records) else "float32"
+        rows = np.lib.format.open_memmap(work / "rows.npy", "w+", dtype, (len(records), capture.width))
+        for at, record in enumerate(track(records, f"gradients ({side})", len(records))):
+            rows[at] = capture.factors([record], side).rows()[0].numpy()
+        rows.flush()
         note = {
             "blocks": [[b.name, b.start, b.stop, list(b.shape)] for b in capture.blocks],
             "rows": file_digest(work / "rows.npy"),

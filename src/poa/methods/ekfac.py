@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from poa.gradients.kronecker import Fisher, kronecker, solved
+from poa.gradients.kronecker import Fisher, inverse, kronecker
+from poa.gradients.lens import Lens
 from poa.gradients.linear import LinearIndex, fit_linear, positions_of
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from poa.gradients.store import Gradients
     from poa.protocols import TrainingRun
 
 
@@ -42,12 +40,19 @@ class EKFAC:
     def fit(self, run: TrainingRun) -> LinearIndex:
         fisher = Fisher(self.labels, self.draws, self.coordinates)
         weight = 1 / (len(positions_of(run, self.checkpoints)) * len(run.corpus))
-        notes: dict[str, Any] = {"lambda": [], "residual": []}
+        notes: dict[str, Any] = {"lambda": []}
 
-        def inverted(rows: Gradients, position: int) -> np.ndarray:
-            found = solved(kronecker(run, (position,), fisher, corrected=True), rows, self.damping)
+        def lens(position: int) -> Lens:
+            found = inverse(kronecker(run, (position,), fisher, corrected=True), self.damping, weight)
             notes["lambda"] += found.lambdas
-            notes["residual"] += found.residuals
-            return found.values * weight
+            return Lens(inverse=found)
 
-        return fit_linear(run, self, self.checkpoints, inverted, notes=notes, coordinates=self.coordinates)
+        return fit_linear(
+            run,
+            self,
+            self.checkpoints,
+            lambda rows, _: rows.values,
+            lens=lens,
+            notes=notes,
+            coordinates=self.coordinates,
+        )

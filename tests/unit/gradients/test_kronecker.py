@@ -22,7 +22,7 @@ from poa.factory.digits import digits
 from poa.gradients.capture import Captured, capturing
 from poa.gradients.covariances import Covariances, Sides, nearest
 from poa.gradients.eigenbases import Eigenbasis, eigenbasis
-from poa.gradients.kronecker import Curvature, Fisher, Squares, bases_of, kronecker, solved
+from poa.gradients.kronecker import Curvature, Fisher, Squares, bases_of, inverse, kronecker
 from poa.gradients.store import gradients
 
 CASES = {"digits-mlp": digits_mlp, "bigram": text_bigram}
@@ -52,13 +52,16 @@ def test_rows_are_solved_with_the_damped_inverse() -> None:
     with isolated(digits_mlp().run) as run:
         rows = gradients(run, -1, run.corpus, "train")
         for corrected, explicit in ((False, fishers.kfac), (True, fishers.ekfac)):
-            found = solved(kronecker(run, (-1,), Fisher(), corrected=corrected), rows, 0.03)
+            found = inverse(kronecker(run, (-1,), Fisher(), corrected=corrected), 0.03, 2.0)
+            times = found.times(rows.values)
             each = fishers.examples(run, "sampled", 1)
-            for block, lam, residual in zip(rows.blocks, found.lambdas, found.residuals, strict=True):
+            for block, lam, residual in zip(
+                rows.blocks, found.lambdas, found.residuals(rows.values, times), strict=True
+            ):
                 fisher = explicit(each[block.name])
                 assert lam == pytest.approx(0.03 * np.trace(fisher) / len(fisher), rel=1e-9)
                 expected = np.linalg.solve(fisher + lam * np.eye(len(fisher)), rows.block(block).T).T
-                part = found.values[:, block.start : block.stop]
+                part = times[:, block.start : block.stop] / 2
                 np.testing.assert_allclose(part, expected, atol=1e-8 * np.abs(expected).max())
                 assert residual < 1e-10
 
