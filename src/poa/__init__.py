@@ -10,6 +10,7 @@ __all__ = [
     "Attributor",
     "CausalLM",
     "Corpus",
+    "Ensemble",
     "Index",
     "PoaError",
     "Record",
@@ -32,6 +33,7 @@ __all__ = [
 if TYPE_CHECKING:
     from poa import conformance, methods
     from poa.datanets.sources import datanet
+    from poa.ensemble import Ensemble
     from poa.errors import PoaError
     from poa.factory.brought import TorchRun
     from poa.factory.causal import CausalLM
@@ -51,6 +53,7 @@ else:
         "Attributor": "poa.protocols",
         "CausalLM": "poa.factory.causal",
         "Corpus": "poa.records",
+        "Ensemble": "poa.ensemble",
         "Index": "poa.protocols",
         "PoaError": "poa.errors",
         "Record": "poa.records",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from tests.conformance.conftest import RUNS
 
-from poa.conformance import Case, Law, digits_linear, digits_mlp, judge, laws, text_bigram
+from poa.conformance import Case, Law, judge, laws
 from poa.conformance.subjects import builtins, subject
 
 
@@ -20,5 +21,5 @@ def test_law(name: str, law: Law, case: Case) -> None:
 @pytest.mark.parametrize("name", sorted(builtins()))
 def test_every_builtin_supports_some_run(name: str) -> None:
     shape = {law.name: law for law in laws()}["shape"]
-    verdicts = {judge(shape, subject(name), make())[0] for make in (digits_linear, digits_mlp, text_bigram)}
+    verdicts = {judge(shape, subject(name), make())[0] for make in RUNS.values()}
     assert verdicts - {"unsupported"}

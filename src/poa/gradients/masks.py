@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -103,6 +103,64 @@ class Picked:
             found = [entries(factor, block.shape[1], places) for factor in captured.factors.get(block.name, ())]
             parts.append(sum(found, torch.zeros(captured.count, len(places), dtype=self.dtype)))
         return torch.cat(parts, 1) * self.scale
+
+
+@dataclass(frozen=True)
+class Layers:
+    """[n, p] -> [n, k]: the columns of the named blocks and no others."""
+
+    names: tuple[str, ...]
+
+    kind: ClassVar[str] = "layers"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(self.names))
+
+    def places(self, blocks: Sequence[Block]) -> Places:
+        known = {block.name: np.arange(block.start, block.stop) for block in blocks}
+        for name in self.names:
+            if name not in known:
+                raise PoaError(f"no layer {name!r}; there are {', '.join(known)}")
+        return np.concatenate([part for name, part in known.items() if name in self.names])
+
+    def apply(self, rows: Gradients) -> Matrix:
+        return np.ascontiguousarray(rows.values[:, self.places(rows.blocks)])
+
+    def lift(self, features: Matrix, blocks: Sequence[Block]) -> Matrix:
+        out = np.zeros(blocks[-1].stop, features.dtype)
+        out[self.places(blocks)] = features
+        return out
+
+    def layout(self, blocks: Sequence[Block]) -> tuple[Block, ...]:
+        out: list[Block] = []
+        for block in blocks:
+            if block.name in self.names:
+                start = out[-1].stop if out else 0
+                out.append(replace(block, start=start, stop=start + block.stop - block.start))
+        return tuple(out)
+
+    def prepared(self, blocks: Sequence[Block], dtype: torch.dtype) -> Chosen:
+        _ = self.places(blocks)  # refuses an unknown name
+        return Chosen(tuple(block for block in blocks if block.name in self.names), dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """The gradients of some blocks, multiplied out; of the others nothing is computed."""
+
+    blocks: tuple[Block, ...]
+    dtype: torch.dtype
+
+    def features(self, captured: Captured) -> Tensor:
+        """[n, k] what `Layers.apply` makes of the rows."""
+        parts = [
+            sum(
+                (factor.dense() for factor in captured.factors.get(block.name, ())),
+                torch.zeros(captured.count, block.stop - block.start, dtype=self.dtype),
+            )
+            for block in self.blocks
+        ]
+        return torch.cat(parts, 1)
 
 
 def entries(factor: Factor, columns: int, places: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +18,7 @@ from poa.errors import Mismatch
 
 if TYPE_CHECKING:
     from poa.gradients.capture import Block
-    from poa.protocols import Moments
+    from poa.protocols import Moments, TrainingRun
 
 
 def row_of(blocks: Sequence[Block], modules: Mapping[str, nn.Module], values: Mapping[str, Tensor]) -> Tensor:
@@ -60,3 +62,23 @@ def moment_rows(blocks: Sequence[Block], modules: Mapping[str, nn.Module], momen
     first = {name: pair[0] for name, pair in moments.state.items()}
     second = {name: pair[1] for name, pair in moments.state.items()}
     return row_of(blocks, modules, first), row_of(blocks, modules, second)
+
+
+def adam_rows(
+    run: TrainingRun, blocks: Sequence[Block], position: int, moments: Moments
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """`moment_rows` of the run's tracked modules in float64."""
+    model = run.model(position)
+    first, second = moment_rows(blocks, run.task.tracked(model), moments)
+    return first.double().numpy(), second.double().numpy()
+
+
+def share_of_a_record(run: TrainingRun, position: int) -> float:
+    """By what a record's summed gradient is multiplied to be that of a batch made of the record alone.
+
+    Mean over the steps before the checkpoint of records in the batch / denominator: 1 where losses are averaged over
+    records, 1 / tokens of a mean record where they are averaged over tokens.
+    """
+    first = run.checkpoints[position - 1] if position else 0
+    steps = slice(first, run.checkpoints[position])
+    return float(((run.steps.records[steps] >= 0).sum(1) / run.steps.denominator[steps]).mean())

@@ -16,7 +16,7 @@ from poa.gradients.dense_jl import Gaussian, Rademacher
 from poa.gradients.draws import stream
 from poa.gradients.factors import Factor, Lookup, Outer
 from poa.gradients.grass import FactGrass, Grass
-from poa.gradients.masks import Mask
+from poa.gradients.masks import Layers, Mask
 from poa.gradients.sparse_jl import SparseJL
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def _project(gradient: Matrix, left: Matrix | None, right: Matrix | None) -> Mat
 
 def projection_of(plain: Mapping[str, Any]) -> Projection:
     """The projection that {"kind", "settings"} describes; raises `Mismatch` for a kind that is not known."""
-    kinds = {kind.kind: kind for kind in (TwoSided, Gaussian, Rademacher, SparseJL, Mask, Grass, FactGrass)}
+    kinds = {kind.kind: kind for kind in (TwoSided, Gaussian, Rademacher, SparseJL, Mask, Layers, Grass, FactGrass)}
     if plain["kind"] not in kinds:
         raise Mismatch(f"projection {plain['kind']!r} is not known; known are {', '.join(kinds)}")
     return kinds[plain["kind"]](**plain["settings"])

@@ -61,6 +61,12 @@ def gradients(run: TrainingRun, checkpoint: int, records: Corpus, side: str, coo
     return Gradients(np.load(folder / "rows.npy", mmap_mode="r"), blocks)
 
 
+def blocks_of(run: TrainingRun, coordinates: str = "adapter") -> tuple[Block, ...]:
+    """Where each layer's columns are in rows of the final checkpoint."""
+    with capturing(run.task, run.model(), coordinates) as capture:
+        return capture.blocks
+
+
 def _make(run: TrainingRun, checkpoint: int, records: Corpus, side: str, coordinates: str, folder: Path) -> None:
     with atomic_folder(folder) as work, capturing(run.task, run.model(checkpoint), coordinates) as capture:
         dtype = str(next(capture.model.parameters()).dtype).removeprefix("torch.") if len(records) else "float32"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from poa.errors import Unsupported
 from poa.protocols import Recorded, Replayable
 
@@ -37,3 +39,13 @@ def segment_rate(run: TrainingRun, position: int) -> float:
     """Mean learning rate of the steps that led to `run.checkpoints[position]` from the checkpoint before it."""
     first = run.checkpoints[position - 1] if position else 0
     return float(run.steps.rate[first : run.checkpoints[position]].mean())
+
+
+def record_rates(run: TrainingRun, first: int, last: int) -> np.ndarray:
+    """[N] sum of rate/denominator over the occurrences of each record in steps first <= t < last."""
+    log = run.steps
+    out = np.zeros(len(run.corpus))
+    for step in range(first, last):
+        places = log.records[step][log.records[step] >= 0]
+        np.add.at(out, places, float(log.rate[step]) / float(log.denominator[step]))
+    return out

@@ -10,20 +10,31 @@ from typing import TYPE_CHECKING, Any
 from poa.errors import Mismatch, PoaError
 
 if TYPE_CHECKING:
+    from poa.methods.astra import ASTRA
     from poa.methods.bm25 import BM25
     from poa.methods.captum_tracin import CaptumTracIn
     from poa.methods.datainf import DataInf
     from poa.methods.ekfac import EKFAC
+    from poa.methods.ekfac_cg import EKFACCG
+    from poa.methods.exact_influence import ExactInfluence
     from poa.methods.gradcos import GradCos
     from poa.methods.graddot import GradDot
+    from poa.methods.grass import GraSS
     from poa.methods.influence import Influence
     from poa.methods.kfac import KFAC
     from poa.methods.knn_shapley import KNNShapley
+    from poa.methods.less import LESS
     from poa.methods.logra import LoGra
     from poa.methods.random import Random
+    from poa.methods.relatif import RelatIF
+    from poa.methods.representer import Representer
     from poa.methods.repsim import RepSim
     from poa.methods.spans import Spans
     from poa.methods.tracin import TracInCP
+    from poa.methods.tracin_last import TracInLast
+    from poa.methods.tracin_projection import TracInProjection
+    from poa.methods.trackstar import TrackStar
+    from poa.methods.trak import TRAK
     from poa.protocols import TrainingRun
 
 _HOMES = {
@@ -39,6 +50,17 @@ _HOMES = {
     "kfac": ("kfac", "KFAC"),
     "ekfac": ("ekfac", "EKFAC"),
     "logra": ("logra", "LoGra"),
+    "tracin_last": ("tracin_last", "TracInLast"),
+    "tracin_projection": ("tracin_projection", "TracInProjection"),
+    "relatif": ("relatif", "RelatIF"),
+    "trak": ("trak", "TRAK"),
+    "grass": ("grass", "GraSS"),
+    "representer": ("representer", "Representer"),
+    "less": ("less", "LESS"),
+    "trackstar": ("trackstar", "TrackStar"),
+    "exact_influence": ("exact_influence", "ExactInfluence"),
+    "ekfac_cg": ("ekfac_cg", "EKFACCG"),
+    "astra": ("astra", "ASTRA"),
     "captum": ("captum_tracin", "CaptumTracIn"),
     "spans": ("spans", "Spans"),
 }
@@ -49,26 +71,39 @@ _INDEXES = {
     "captum": ("poa.methods.captum_tracin", "CaptumIndex"),
     "knn-shapley": ("poa.methods.knn_shapley", "KNNShapleyIndex"),
     "random": ("poa.methods.random", "RandomIndex"),
+    "representer": ("poa.methods.representer", "RepresenterIndex"),
     "repsim": ("poa.methods.repsim", "RepSimIndex"),
+    "solved": ("poa.gradients.solved", "SolvedIndex"),
     "spans": ("poa.methods.spans", "SpansIndex"),
 }
 _CLASSES = {cls: module for module, cls in _HOMES.values()}
 
 __all__ = [
+    "ASTRA",
     "BM25",
     "EKFAC",
+    "EKFACCG",
     "KFAC",
+    "LESS",
+    "TRAK",
     "CaptumTracIn",
     "DataInf",
+    "ExactInfluence",
+    "GraSS",
     "GradCos",
     "GradDot",
     "Influence",
     "KNNShapley",
     "LoGra",
     "Random",
+    "RelatIF",
     "RepSim",
+    "Representer",
     "Spans",
     "TracInCP",
+    "TracInLast",
+    "TracInProjection",
+    "TrackStar",
     "available",
     "load_index",
     "method",

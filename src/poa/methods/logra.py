@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
-from poa.gradients.curvature import damped_fisher_map
-from poa.gradients.lens import Lens
-from poa.gradients.linear import LinearIndex, positions_of
+from poa.gradients.projected import fit_projected
 from poa.gradients.projection import TwoSided
-from poa.gradients.store import gradients
+from poa.gradients.sketch_size import sided
+from poa.gradients.store import blocks_of
 
 if TYPE_CHECKING:
+    from poa.gradients.linear import LinearIndex
     from poa.protocols import TrainingRun
 
 
@@ -21,13 +19,15 @@ if TYPE_CHECKING:
 class LoGra:
     """Damped Fisher influence on P_out^T G P_in per layer; `width` columns a side, full width = no projection.
 
-    `damping` None is chosen from the spectrum of the projected gradients by `poa.gradients.damping`.
+    `width` None is chosen from the number of records by `poa.gradients.sketch_size`, `damping` None from the spectrum
+    of the projected gradients by `poa.gradients.damping`; both choices travel with the scores.
     """
 
-    width: int = 8
+    width: int | None = None
     damping: float | None = None
     checkpoints: str = "last"
     seed: int = 0
+    coordinates: str = "adapter"
 
     family: ClassVar[str] = "gradient"
     needs: ClassVar[str] = "one checkpoint"
@@ -35,16 +35,13 @@ class LoGra:
     citation: ClassVar[str] = "Choe et al., What is your data worth to GPT?, 2024, arXiv 2405.13954"
 
     def fit(self, run: TrainingRun) -> LinearIndex:
-        projection = TwoSided(self.width, self.seed)
-        positions = positions_of(run, self.checkpoints)
-        notes: dict[str, Any] = {"damping": [], "lambda": [], "residual": []}
-        maps: list[Any] = []
-        for position in positions:
-            rows = projection.apply(gradients(run, position, run.corpus, "train"))
-            solved = damped_fisher_map(rows, self.damping)
-            notes["damping"].append(solved.damping)
-            notes["lambda"].append(solved.lam)
-            notes["residual"].append(solved.residual)
-            maps.append(np.ascontiguousarray(solved.map / len(positions), rows.dtype))
-        lenses = (Lens(projection),) * len(positions)
-        return LinearIndex(run, repr(self), positions, tuple(maps), lenses, notes=notes)
+        width, evidence = sided(self.width, blocks_of(run, self.coordinates), len(run.corpus))
+        return fit_projected(
+            run,
+            self,
+            self.checkpoints,
+            TwoSided(width, self.seed),
+            self.damping,
+            notes={"projection": evidence},
+            coordinates=self.coordinates,
+        )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from poa.gradients.linear import LinearIndex, fit_linear
+from poa.gradients.trajectory import record_rates
 
 if TYPE_CHECKING:
     from poa.gradients.store import Gradients
@@ -38,13 +39,3 @@ class TracInCP:
             return rows.values * record_rates(run, first, run.checkpoints[position])[:, None]
 
         return fit_linear(run, self, self.checkpoints, weighted)
-
-
-def record_rates(run: TrainingRun, first: int, last: int) -> np.ndarray:
-    """[N] sum of rate/denominator over the occurrences of each record in steps first <= t < last."""
-    log = run.steps
-    out = np.zeros(len(run.corpus))
-    for step in range(first, last):
-        places = log.records[step][log.records[step] >= 0]
-        np.add.at(out, places, float(log.rate[step]) / float(log.denominator[step]))
-    return out

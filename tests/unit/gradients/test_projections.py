@@ -194,5 +194,5 @@ def test_impossible_settings_are_refused(make: Callable[[], object], words: str)
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(Mismatch, match="known are two-sided, gaussian, rademacher, sparse-jl, mask, grass, factgrass"):
+    with pytest.raises(Mismatch, match="known are two-sided, gaussian, rademacher, sparse-jl, mask, layers, grass"):
         projection_of({"kind": "fjlt", "settings": {}})

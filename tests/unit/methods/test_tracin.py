@@ -12,7 +12,8 @@ from tests.language import DoubleRun, autograd_rows
 from poa.conformance import digits_linear
 from poa.factory.classifier import train_classifier
 from poa.gradients.capture import example_gradients
-from poa.methods.tracin import TracInCP, record_rates
+from poa.gradients.trajectory import record_rates
+from poa.methods.tracin import TracInCP
 from poa.records import Corpus
 from poa.steplog import StepLog
 

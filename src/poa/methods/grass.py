@@ -1,0 +1,56 @@
+"""GraSS: influence on gradients of which most coordinates are left out before the rest is projected sparsely."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from poa.gradients.grass import FactGrass, Grass
+from poa.gradients.projected import fit_projected
+from poa.gradients.sketch_size import sided, sized
+from poa.gradients.store import blocks_of
+
+if TYPE_CHECKING:
+    from poa.gradients.linear import LinearIndex
+    from poa.protocols import TrainingRun
+
+# Entries that the mask keeps for each feature of the sparse projection after it.
+KEPT = 4
+
+
+@dataclass(frozen=True)
+class GraSS:
+    """Damped Fisher influence on a random mask of the gradient, then sparse Johnson-Lindenstrauss.
+
+    `factored` (FactGraSS): masks on both sides of every layer, so that only kept rows and columns are multiplied, and
+    `size` features a layer; else one mask and `size` features in all. `size` None is chosen from the number of records
+    by `poa.gradients.sketch_size`, `damping` None from the spectrum of the features; both travel with the scores. The
+    mask keeps four entries for every feature.
+    """
+
+    size: int | None = None
+    factored: bool = True
+    damping: float | None = None
+    checkpoints: str = "last"
+    seed: int = 0
+
+    family: ClassVar[str] = "gradient"
+    needs: ClassVar[str] = "one checkpoint"
+    cost: ClassVar[str] = "N gradients of kept entries; k per record; N^3"
+    citation: ClassVar[str] = (
+        "Hu et al., GraSS: Scalable influence function with sparse gradient compression, 2025, arXiv 2505.18976"
+    )
+
+    def fit(self, run: TrainingRun) -> LinearIndex:
+        blocks = blocks_of(run)
+        if self.factored:
+            width, evidence = sided(None, blocks, len(run.corpus))
+            size = self.size or width * width
+            if self.size is not None:
+                _, evidence = sized(self.size, len(run.corpus))
+            projection = FactGrass(size, int((KEPT * size) ** 0.5), seed=self.seed)
+        else:
+            size, evidence = sized(self.size, len(run.corpus))
+            projection = Grass(size, KEPT * size, seed=self.seed)
+        notes = {"projection": evidence}
+        return fit_projected(run, self, self.checkpoints, projection, self.damping, notes=notes)
