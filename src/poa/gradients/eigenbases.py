@@ -71,6 +71,11 @@ class Eigenbasis:
             into[:] = _back(inside, left, right).ravel()
         return out
 
+    def coordinates(self, row: Matrix) -> Matrix64:
+        """[out, in] coordinates of one row [out * in] along every pair of directions."""
+        left, right = (None if side is None else side.numpy() for side in (self.left, self.right))
+        return _into(np.asarray(row, np.float64).reshape(tuple(self.spectrum.shape)), left, right)
+
     def inverse(self, damping: float) -> Matrix64:
         """Weights 1 / (spectrum + damping); undamped, directions without curvature get 0 (the pseudo-inverse)."""
         values = self.spectrum.numpy() + damping

@@ -112,9 +112,13 @@ class GaussNewton:
     def size(self) -> int:
         return len(self.places.at)
 
-    @cached_property
+    @property
     def writable(self) -> bool:
         """Whether the matrix is cheaper to write out once than to be multiplied by through the model."""
+        return self._writable
+
+    @cached_property
+    def _writable(self) -> bool:
         if self.size > DENSE:
             return False
         with torch.no_grad():

@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 from poa.errors import Mismatch, PoaError
 
 if TYPE_CHECKING:
+    from poa.methods.adamw_influence import AdamWInfluence
     from poa.methods.astra import ASTRA
     from poa.methods.bm25 import BM25
     from poa.methods.captum_tracin import CaptumTracIn
     from poa.methods.datainf import DataInf
+    from poa.methods.dvemb import DVEmb
     from poa.methods.ekfac import EKFAC
     from poa.methods.ekfac_cg import EKFACCG
     from poa.methods.exact_influence import ExactInfluence
     from poa.methods.gradcos import GradCos
     from poa.methods.graddot import GradDot
     from poa.methods.grass import GraSS
+    from poa.methods.in_run import InRun
     from poa.methods.influence import Influence
     from poa.methods.kfac import KFAC
     from poa.methods.knn_shapley import KNNShapley
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from poa.methods.relatif import RelatIF
     from poa.methods.representer import Representer
     from poa.methods.repsim import RepSim
+    from poa.methods.source import SOURCE
     from poa.methods.spans import Spans
     from poa.methods.tracin import TracInCP
     from poa.methods.tracin_last import TracInLast
@@ -61,6 +65,10 @@ _HOMES = {
     "exact_influence": ("exact_influence", "ExactInfluence"),
     "ekfac_cg": ("ekfac_cg", "EKFACCG"),
     "astra": ("astra", "ASTRA"),
+    "in_run": ("in_run", "InRun"),
+    "dvemb": ("dvemb", "DVEmb"),
+    "adamw_influence": ("adamw_influence", "AdamWInfluence"),
+    "source": ("source", "SOURCE"),
     "captum": ("captum_tracin", "CaptumTracIn"),
     "spans": ("spans", "Spans"),
 }
@@ -72,6 +80,7 @@ _INDEXES = {
     "knn-shapley": ("poa.methods.knn_shapley", "KNNShapleyIndex"),
     "random": ("poa.methods.random", "RandomIndex"),
     "representer": ("poa.methods.representer", "RepresenterIndex"),
+    "replayed": ("poa.gradients.replayed", "ReplayedIndex"),
     "repsim": ("poa.methods.repsim", "RepSimIndex"),
     "solved": ("poa.gradients.solved", "SolvedIndex"),
     "spans": ("poa.methods.spans", "SpansIndex"),
@@ -85,13 +94,17 @@ __all__ = [
     "EKFACCG",
     "KFAC",
     "LESS",
+    "SOURCE",
     "TRAK",
+    "AdamWInfluence",
     "CaptumTracIn",
+    "DVEmb",
     "DataInf",
     "ExactInfluence",
     "GraSS",
     "GradCos",
     "GradDot",
+    "InRun",
     "Influence",
     "KNNShapley",
     "LoGra",
