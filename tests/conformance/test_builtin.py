@@ -8,10 +8,16 @@ from tests.conformance.conftest import RUNS
 from poa.conformance import Case, Law, judge, laws
 from poa.conformance.subjects import builtins, subject
 
+# Hundreds of passes over a language model for every query: minutes a law. Their scores on this run are held to the
+# explicit ones in tests/unit/methods/test_exact_influence.py, and the laws to the other three runs.
+SLOW = ("exact_influence", "ekfac_cg", "astra")
+
 
 @pytest.mark.parametrize("law", laws(), ids=lambda law: law.name.replace(" ", "-"))
 @pytest.mark.parametrize("name", sorted(builtins()))
 def test_law(name: str, law: Law, case: Case) -> None:
+    if name in SLOW and case.name == "lora":
+        pytest.skip("hundreds of passes over a language model for every query")
     verdict, detail = judge(law, subject(name), case)
     if verdict in ("unsupported", "not applicable", "exempt"):
         pytest.skip(f"{verdict}: {detail}")
@@ -21,5 +27,4 @@ def test_law(name: str, law: Law, case: Case) -> None:
 @pytest.mark.parametrize("name", sorted(builtins()))
 def test_every_builtin_supports_some_run(name: str) -> None:
     shape = {law.name: law for law in laws()}["shape"]
-    verdicts = {judge(shape, subject(name), make())[0] for make in RUNS.values()}
-    assert verdicts - {"unsupported"}
+    assert any(judge(shape, subject(name), make())[0] != "unsupported" for make in RUNS.values())

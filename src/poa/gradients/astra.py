@@ -25,12 +25,12 @@ Matrix64 = npt.NDArray[np.float64]
 class Astra:
     """x <- x - a_t (E + lambda)^-1 [(G_t + lambda) x - v] from x_0 = (E + lambda)^-1 v.
 
-    G_t: Gauss-Newton matrix of batch t of `batch` records, batches by a seeded order anew each epoch. The step a_t
-    falls from `step` / (largest eigenvalue of the preconditioned matrix) to a tenth of it, so that the noise of batches
-    dies out: with batches of all records the fixed point is the solution. The residual is that on all records.
+    G_t: Gauss-Newton matrix of batch t of `batch` records, of one seeded partition that is gone through in turn. The
+    step a_t falls from `step` / (largest eigenvalue of the preconditioned matrix) to a tenth of it, so that the noise of
+    batches dies out: with batches of all records the fixed point is the solution. The residual is that on all records.
     """
 
-    steps: int = 200
+    steps: int = 100
     batch: int = 16
     step: float = 1.0
     seed: int = 0
@@ -50,7 +50,7 @@ class Astra:
         if not isinstance(operator, GaussNewton) or precondition is None:
             raise Unsupported("ASTRA needs the Gauss-Newton matrix, whose records it draws, and EK-FAC in front")
         parts = self._parts(operator)
-        rate = self.step / max(self._largest(part, lam, precondition) for part in parts[: self._epoch(operator)])
+        rate = self.step / max(self._largest(part, lam, precondition) for part in dict.fromkeys(parts))
         found = [self._one(parts, lam, np.asarray(row, np.float64)[None], precondition, rate) for row in rows]
         values = np.concatenate(found) if found else np.zeros((0, operator.size))
         solution = finished(operator, lam, rows, values, self.steps * len(values))
@@ -58,19 +58,12 @@ class Astra:
             raise Unsupported("ASTRA diverges: the residual is larger than the query; smaller step or larger batch")
         return solution
 
-    def _epoch(self, operator: GaussNewton) -> int:
-        return -(-len(operator.records) // self.batch)
-
     def _parts(self, operator: GaussNewton) -> list[GaussNewton]:
-        """The operator of each step's batch."""
-        out: list[GaussNewton] = []
-        whole = operator.part(operator.records)
-        for epoch in range(-(-self.steps // self._epoch(operator))):
-            order = stream("astra/1", self.seed, epoch).permutation(len(operator.records))
-            for start in range(0, len(order), self.batch):
-                at = sorted(order[start : start + self.batch].tolist())
-                out.append(whole if len(at) == len(order) else operator.part([operator.records[i] for i in at]))
-        return out[: self.steps]
+        """The operator of each step's batch: a seeded partition, gone through again and again."""
+        order = stream("astra/1", self.seed).permutation(len(operator.records))
+        cuts = [sorted(order[start : start + self.batch].tolist()) for start in range(0, len(order), self.batch)]
+        parts = [operator.part([operator.records[i] for i in cut]) for cut in cuts]
+        return [parts[number % len(parts)] for number in range(self.steps)]
 
     def _largest(self, part: GaussNewton, lam: float, precondition: Callable[[Matrix], Matrix64]) -> float:
         """Largest eigenvalue of (E + lambda)^-1 (G_t + lambda), by power iteration, with a margin."""

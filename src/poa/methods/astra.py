@@ -23,7 +23,7 @@ class ASTRA:
     """
 
     damping: float | None = None
-    steps: int = 200
+    steps: int = 100
     batch: int = 16
     step: float = 1.0
     checkpoints: str = "last"

@@ -26,7 +26,7 @@ class EKFACCG:
     damping: float | None = None
     checkpoints: str = "last"
     draws: int = 4
-    tolerance: float = 1e-6
+    tolerance: float = 1e-10
     iterations: int = 500
 
     family: ClassVar[str] = "gradient"
