@@ -26,7 +26,7 @@ class Astra:
     """x <- x - a_t (E + lambda)^-1 [(G_t + lambda) x - v] from x_0 = (E + lambda)^-1 v.
 
     G_t: Gauss-Newton matrix of batch t of `batch` records, of one seeded partition that is gone through in turn. The
-    step a_t falls from `step` / (largest eigenvalue of the preconditioned matrix) to a tenth of it, so that the noise of
+    step a_t falls from `step` / (largest eigenvalue of the preconditioned matrix) to a tenth of it, so that noise of
     batches dies out: with batches of all records the fixed point is the solution. The residual is that on all records.
     """
 

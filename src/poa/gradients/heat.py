@@ -35,7 +35,8 @@ def token_heat(
 
     The method's score is linear in the query gradient, so the directional derivative of each token's log-probability
     along the sum of the training rows splits the total score over tokens: heat.sum() equals the sum of `attribute` over
-    those records. One forward-mode pass per checkpoint for all queries together.
+    those records. Where the index asks about log-odds (`trak`), it is the derivative of each token's log-odds.
+    One forward-mode pass per checkpoint for all queries together.
     """
     batch = task.batch(queries)
     totals = np.zeros((len(queries), batch["labels"].shape[1] - 1))
@@ -46,7 +47,7 @@ def token_heat(
         tangents = _tangents(model, blocks, lens.lift(direction, blocks))
         if index.coordinates == "balanced":
             tangents = adapter_tangents(model, tangents)
-        heat = _derivative(task, model, batch, tangents)
+        heat = _derivative(task, model, batch, tangents, index.side.endswith("margin"))
         totals += heat / _norms(index, queries, position, lens)[:, None] if lens.unit else heat
     ends = batch["attention_mask"].sum(1).tolist()
     leads = [task.sequence(query, whole=True)[1] for query in queries]
@@ -71,7 +72,7 @@ def _tangents(model: Any, blocks: Sequence[Block], flat: npt.NDArray[Any]) -> di
     return tangents
 
 
-def _derivative(task: CausalLM, model: Any, batch: Any, tangents: dict[str, Tensor]) -> Row:
+def _derivative(task: CausalLM, model: Any, batch: Any, tangents: dict[str, Tensor], margin: bool) -> Row:
     weights = {name: parameter.detach() for name, parameter in model.named_parameters() if name in tangents}
 
     def tokens(changed: dict[str, Tensor]) -> Tensor:
@@ -80,5 +81,12 @@ def _derivative(task: CausalLM, model: Any, batch: Any, tangents: dict[str, Tens
     with torch.no_grad(), warnings.catch_warnings():
         # torch compiles its forward-mode formulas with its own deprecated torch.jit.script on first use.
         warnings.filterwarnings("ignore", message=".*torch.jit.script.*is deprecated", category=DeprecationWarning)
-        derivative: Tensor = jvp(tokens, (weights,), (tangents,))[1]
-    return derivative.to(torch.float64).numpy()
+        found = jvp(tokens, (weights,), (tangents,))
+    values: Tensor = found[0]
+    derivative: Tensor = found[1]
+    heat: Row = derivative.to(torch.float64).numpy()
+    if margin:
+        # d log-odds = d log p / (1 - p); positions that are not supervised have log p = 0 and no heat.
+        doubt = -np.expm1(values.to(torch.float64).numpy())
+        heat = np.divide(heat, doubt, out=np.zeros_like(heat), where=doubt > 0)
+    return heat

@@ -26,6 +26,7 @@ class DataInf:
 
     damping: float | None = None
     checkpoints: str = "last"
+    coordinates: str = "adapter"
 
     family: ClassVar[str] = "gradient"
     needs: ClassVar[str] = "one checkpoint"
@@ -40,4 +41,4 @@ class DataInf:
             notes["damping"] += evidence
             return np.concatenate(maps, 1) / len(rows.values)
 
-        return fit_linear(run, self, self.checkpoints, per_layer, notes=notes)
+        return fit_linear(run, self, self.checkpoints, per_layer, notes=notes, coordinates=self.coordinates)

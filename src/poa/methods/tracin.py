@@ -25,6 +25,7 @@ class TracInCP:
     """
 
     checkpoints: str = "all"
+    coordinates: str = "adapter"
 
     family: ClassVar[str] = "gradient"
     needs: ClassVar[str] = "checkpoints, step log"
@@ -38,4 +39,4 @@ class TracInCP:
             first = run.checkpoints[position - 1] if position else 0
             return rows.values * record_rates(run, first, run.checkpoints[position])[:, None]
 
-        return fit_linear(run, self, self.checkpoints, weighted)
+        return fit_linear(run, self, self.checkpoints, weighted, coordinates=self.coordinates)

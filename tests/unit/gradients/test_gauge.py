@@ -21,9 +21,14 @@ from poa.factory.run import LoRARun
 from poa.gradients.capture import capturing
 from poa.gradients.gauge import balanced
 from poa.gradients.heat import token_heat
+from poa.methods.datainf import DataInf
 from poa.methods.gradcos import GradCos
 from poa.methods.graddot import GradDot
 from poa.methods.influence import Influence
+from poa.methods.logra import LoGra
+from poa.methods.relatif import RelatIF
+from poa.methods.tracin import TracInCP
+from poa.methods.trak import TRAK
 from poa.records import Corpus
 
 Change = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor, float]]
@@ -102,6 +107,11 @@ METHODS = (
     GradCos(coordinates="balanced"),
     Influence(0.1, "last", coordinates="balanced"),
     Influence(0.1, "last", "layers", "balanced"),
+    RelatIF(0.1, coordinates="balanced"),
+    DataInf(0.1, coordinates="balanced"),
+    TracInCP("last", "balanced"),
+    LoGra(2, 0.1, coordinates="balanced"),
+    TRAK(16, 0.1, "last", coordinates="balanced"),
 )
 
 

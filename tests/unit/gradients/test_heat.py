@@ -19,10 +19,12 @@ from poa.methods.gradcos import GradCos
 from poa.methods.graddot import GradDot
 from poa.methods.influence import Influence
 from poa.methods.logra import LoGra
+from poa.methods.relatif import RelatIF
 from poa.methods.tracin import TracInCP
+from poa.methods.trak import TRAK
 from poa.records import Corpus
 
-METHODS = (GradDot(), GradDot("all"), GradCos(), TracInCP(), Influence(), DataInf(), LoGra(width=4))
+METHODS = (GradDot(), GradDot("all"), GradCos(), TracInCP(), Influence(), DataInf(), LoGra(width=4), TRAK(), RelatIF())
 
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)
