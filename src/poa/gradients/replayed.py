@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from poa.errors import Mismatch
+from poa.errors import Mismatch, PoaError
 from poa.gradients.adjoint import Tape, recorded, walked_back
 from poa.gradients.store import gradients
 from poa.indexes import Columns, Pretrained, load_columns, save_index
@@ -47,6 +47,8 @@ class ReplayedIndex(Pretrained):
         values = self._walked(queries) if self.way == "adjoint" else self._summed(queries)
         columns = Columns.of(self.run)
         meta = {"run": self.run.digest, "steps": self.run.steps.steps, "way": self.way}
+        if not np.isfinite(values).all():
+            raise PoaError("the replayed scores are not finite: nothing can be attributed by this run")
         return Scores(values, queries.ids, columns.train_ids, columns.groups, "nats", self.method, meta=meta)
 
     def _walked(self, queries: Corpus) -> npt.NDArray[np.float64]:

@@ -209,7 +209,8 @@ class Poisoned(RunView):
         return model
 
 
-@pytest.mark.parametrize("name", GRADIENT)
+# in_run reads no checkpoint: its weights are those of the replay, which is not poisoned here.
+@pytest.mark.parametrize("name", [name for name in GRADIENT if name != "in_run"])
 def test_what_is_not_finite_is_refused(name: str, view: RunView, corpus: Corpus) -> None:
     poisoned = Poisoned(**vars(replace(view, digest=plain_digest([view.digest, "poisoned"]))))
     with pytest.raises(PoaError) as caught:
