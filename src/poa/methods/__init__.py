@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from poa.methods.knn_shapley import KNNShapley
     from poa.methods.less import LESS
     from poa.methods.logra import LoGra
+    from poa.methods.lorif import LoRIF
     from poa.methods.random import Random
     from poa.methods.relatif import RelatIF
     from poa.methods.representer import Representer
@@ -69,6 +70,7 @@ _HOMES = {
     "dvemb": ("dvemb", "DVEmb"),
     "adamw_influence": ("adamw_influence", "AdamWInfluence"),
     "source": ("source", "SOURCE"),
+    "lorif": ("lorif", "LoRIF"),
     "captum": ("captum_tracin", "CaptumTracIn"),
     "spans": ("spans", "Spans"),
 }
@@ -108,6 +110,7 @@ __all__ = [
     "Influence",
     "KNNShapley",
     "LoGra",
+    "LoRIF",
     "Random",
     "RelatIF",
     "RepSim",
