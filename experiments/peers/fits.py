@@ -158,9 +158,10 @@ def bergson_build(run: LanguageRun, tokens: int = 1024, api: bool = False) -> Wa
     return once
 
 
-def dattri_logra(run: LanguageRun, size: int = 4) -> Way:
-    """dattri's LoGra features: no curvature, sorted batches, only the hooked layers differentiated.
+def dattri_logra(run: LanguageRun, size: int = 4, ordered: bool = True) -> Way:
+    """dattri's LoGra features: no curvature, only the hooked layers differentiated.
 
+    Sorted batches of 4 are its best setting; it does not sort by itself: size=16, ordered=False is a plain loader.
     They stay in memory: its offload to disk pins memory, which needs an accelerator.
     """
     from dattri.algorithm.logra import LoGraAttributor
@@ -192,7 +193,7 @@ def dattri_logra(run: LanguageRun, size: int = 4) -> Way:
                 offload="cpu",
                 cache_dir=str(place),
             )
-            method.cache(DataLoader(Tokens(source), batch_size=size, collate_fn=stacked))
+            method.cache(DataLoader(Tokens(source, ordered), batch_size=size, collate_fn=stacked))
 
     return once
 

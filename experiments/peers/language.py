@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from poa.digests import plain_digest, sha256
 from poa.errors import Unsupported
+from poa.gradients.fused import body_and_head, fused_log_probabilities
 from poa.protocols import Predictions
 from poa.records import Corpus, Record
 from poa.steplog import StepLog
@@ -67,6 +68,15 @@ class Language:
 
     def measurement(self, model: Any, batch: Mapping[str, Tensor]) -> Tensor:
         return -self.loss(model, batch)
+
+    def fused(self, model: nn.Module) -> tuple[nn.Module, Callable[[Mapping[str, Tensor]], Tensor]]:
+        """(head, batch -> [B] log-probability): `measurement` for first derivatives, head and cross entropy in one."""
+        body, head = body_and_head(model)
+
+        def log_probabilities(batch: Mapping[str, Tensor]) -> Tensor:
+            return fused_log_probabilities(body, head, {"input_ids": batch["input_ids"]}, batch["labels"])
+
+        return head, log_probabilities
 
     def predictions(self, model: Any, batch: Mapping[str, Tensor]) -> Predictions:
         logits = self._logits(model, batch)

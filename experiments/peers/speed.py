@@ -69,7 +69,8 @@ def _ekfac(examples: int) -> tuple[Any, Any]:
 AGREEMENT: dict[str, float] = {}
 FIGURES = (
     Figure("vs_bergson", _against(fits.bergson_build), 64, 9, ">= 1.2"),
-    Figure("vs_dattri_logra", _against(fits.dattri_logra), 64, 9, ">= 1.5"),
+    Figure("vs_dattri_logra", _against(fits.dattri_logra, 16, False), 64, 9, ">= 1.5"),
+    Figure("vs_dattri_logra_sorted", _against(fits.dattri_logra), 64, 9, "none: sorted by us, batches of 4"),
     Figure("vs_trak_64", _against(fits.trak, 64), 32, 7, "none: 64 columns against 4,096"),
     Figure("vs_trak", _against(fits.trak, 512), 32, 3, ">= 5"),
     Figure("vs_dattri_trak_64", _against(fits.dattri_trak, 64), 32, 5, "none: 64 columns against 4,096"),
