@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit, prange
+import torch
+from numba import njit
 
 from poa.errors import PoaError
 from poa.gradients.encodings import Int8, RankOne
@@ -15,16 +17,17 @@ if TYPE_CHECKING:
     from poa.gradients.shards import Store
 
 Features = npt.NDArray[np.float32]
+Places = npt.NDArray[np.int64]
 # Rows that are looked at again, for every one that is asked for.
-AGAIN = 8
-# Features whose products of two bytes cannot leave 32 bits when they are added up.
-WIDEST = (2**31 - 1) // 127**2
+AGAIN = 16
+# Largest magnitude of a query's whole numbers, and bytes whose products with them cannot leave 16 bits when added up.
+LARGEST, BLOCK = 15, 64
 
 
 class Best(NamedTuple):
     """places: [n] positions in the manifest, best first; scores: [n] float32."""
 
-    places: npt.NDArray[np.int64]
+    places: Places
     scores: Features
 
 
@@ -50,7 +53,8 @@ def scores(store: Store, queries: Features) -> Features:
 def top(store: Store, query: Features, count: int) -> Best:
     """The `count` records with the highest inner product with `query` [k].
 
-    int8: products of whole numbers pick `count` x 8 candidates, the float32 query on their decoded rows orders them.
+    int8: products of the upper halves of bytes with a query of 5 bits pick `count` x 16 candidates, the float32 query
+    on their decoded rows orders them.
     rank1: u^T Q v layer by layer. float32 and float16: all scores.
     """
     if count < 1:
@@ -58,7 +62,7 @@ def top(store: Store, query: Features, count: int) -> Best:
     wide = np.ascontiguousarray(query, np.float32)
     if wide.shape != (store.width,):
         raise PoaError(f"a query of shape {wide.shape} against features of {store.width}")
-    if isinstance(store.encoding, Int8) and store.width <= WIDEST:
+    if isinstance(store.encoding, Int8):
         return _by_bytes(store, wide, count)
     if isinstance(store.encoding, RankOne):
         return _best(_by_pairs(store, store.encoding, wide), count)
@@ -73,29 +77,42 @@ def _best(values: Features, count: int) -> Best:
 
 
 def _by_bytes(store: Store, query: Features, count: int) -> Best:
+    """Candidates of every shard by whole numbers, on as many threads as torch has; then the best of all, in floats."""
     largest = float(np.abs(query).max())
-    small = np.rint(query * (127 / largest if largest else 1.0)).astype(np.int16)
-    coarse = np.empty(store.count, np.float32)
-    start = 0
-    for shard in store.shards:
-        part = coarse[start : start + len(shard["rows"])]
-        byte_products(shard["rows"], small, shard["scales"], part)
-        start += len(part)
-    near = np.sort(_best(coarse, AGAIN * count).places)
-    fine = np.concatenate([row @ query for row in _decoded(store, near)])
+    small = np.zeros(2 * store.shards[0]["high"].shape[1], np.int16)
+    small[: len(query)] = np.rint(query * (LARGEST / largest if largest else 1.0))
+    first, second = np.split(small, 2)
+    # a byte is 16 (upper half - 8) + a lower half, 7.5 of which is expected
+    offset = np.float32(7.5 / 16 - 8) * np.float32(small.sum(dtype=np.int64))
+    starts = np.cumsum([0, *(len(scales) for scales in store.scales)])
+
+    def candidates(number: int) -> Best:
+        coarse = np.empty(len(store.scales[number]), np.float32)
+        half_products(store.shards[number]["high"], first, second, coarse)
+        near = _best((coarse + offset) * store.scales[number], AGAIN * count)
+        return Best(near.places + starts[number], near.scores)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        found = list(pool.map(candidates, range(len(store.shards))))
+    places = np.concatenate([part.places for part in found])
+    near = np.sort(places[_best(np.concatenate([part.scores for part in found]), AGAIN * count).places])
+    fine = _looked_at_again(store, near, starts, query)
     order = np.lexsort((near, -fine))[:count]
     return Best(near[order], fine[order])
 
 
-def _decoded(store: Store, places: npt.NDArray[np.int64]) -> list[Features]:
-    """Rows [n_s, k] at ascending `places`, per shard."""
-    out: list[Features] = []
-    start = 0
-    for shard in store.shards:
-        size = len(shard["rows"])
-        here = places[(places >= start) & (places < start + size)] - start
-        out.append(store.encoding.decode({name: array[here] for name, array in shard.items()}))
-        start += size
+def _looked_at_again(store: Store, places: Places, starts: Places, query: Features) -> Features:
+    """Products of `query` with the whole bytes at ascending `places`, of a store whose shards begin at `starts`."""
+    halves = np.zeros(2 * store.shards[0]["high"].shape[1], np.float32)
+    halves[: len(query)] = query
+    first, second = np.split(halves, 2)
+    out = np.empty(len(places), np.float32)
+    edges = np.searchsorted(places, starts)
+    for number in np.flatnonzero(np.diff(edges)):
+        part = slice(edges[number], edges[number + 1])
+        shard, here = store.shards[number], places[part] - starts[number]
+        byte_products(shard["high"], shard["low"], here, first, second, out[part])
+        out[part] *= store.scales[number][here]
     return out
 
 
@@ -114,15 +131,37 @@ def _by_pairs(store: Store, pairs: RankOne, query: Features) -> Features:
     return out
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def byte_products(rows: Any, query: Any, scales: Any, out: Any) -> None:  # pragma: no cover - compiled
-    """out[i] = scales[i] sum_j rows[i, j] query[j] in 32-bit whole numbers; rows int8, query int16 within a byte.
+@njit(cache=True, nogil=True)
+def half_products(packed: Any, first: Any, second: Any, out: Any) -> None:  # pragma: no cover - compiled
+    """out[i] = sum_j (packed[i, j] mod 16) first[j] + (packed[i, j] div 16) second[j]; packed bytes, queries int16.
 
-    On as many threads as numba has; whole numbers add up to the same in any order.
+    Sums of a block stay 16 bits wide, so that twice as many fit a register as of 32 bits: queries are within LARGEST.
+    Other threads run meanwhile.
     """
-    for i in prange(rows.shape[0]):
-        total = np.int32(0)
-        for j in range(rows.shape[1]):
-            # kept 32 bits wide at every step: numba would widen, and half as many fit a register
-            total = np.int32(total + np.int32(np.int32(rows[i, j]) * np.int32(query[j])))
-        out[i] = np.float32(total) * scales[i]
+    count, width = packed.shape
+    whole = width // BLOCK * BLOCK
+    for i in range(count):
+        total = np.int64(0)
+        for start in range(0, whole, BLOCK):
+            part = np.int16(0)
+            for j in range(BLOCK):
+                pair = np.int16(packed[i, start + j])
+                low = np.int16(np.int16(pair & np.int16(15)) * first[start + j])
+                high = np.int16(np.int16(pair >> np.int16(4)) * second[start + j])
+                part = np.int16(part + np.int16(low + high))
+            total += part
+        for j in range(whole, width):
+            total += np.int64(packed[i, j] & 15) * first[j] + np.int64(packed[i, j] >> 4) * second[j]
+        out[i] = total
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+def byte_products(high: Any, low: Any, places: Any, first: Any, second: Any, out: Any) -> None:  # pragma: no cover
+    """out[i] = the query times the bytes of row places[i], joined from their halves (see `encodings.Int8`)."""
+    for i, at in enumerate(places):
+        total = np.float32(0)
+        for j in range(high.shape[1]):
+            above, below = np.int32(high[at, j]), np.int32(low[at, j])
+            total += np.float32(np.int32(((above & 15) << 4) + (below & 15) - 128)) * first[j]
+            total += np.float32(np.int32((above & 240) + (below >> 4) - 128)) * second[j]
+        out[i] = total

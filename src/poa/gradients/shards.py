@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from poa.digests import file_digest, plain_digest
 from poa.errors import Corrupt, Mismatch, PoaError
 from poa.files import alone, atomic_folder, write_atomic
 from poa.gradients.capture import Block, Capture, capturing
-from poa.gradients.encodings import Encoding, encoding
+from poa.gradients.encodings import Encoding, Int8, encoding
 from poa.progress import track
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class Store:
             for name, promised in files.items():
                 if check and file_digest(path / name) != promised:
                     raise Corrupt(f"{path / name} does not have the digest that its manifest promises")
-            shards.append({Path(name).stem: np.load(path / name, mmap_mode="r") for name in files})
+            shards.append({Path(name).stem: np.asarray(np.load(path / name, mmap_mode="r")) for name in files})
         blocks = tuple(Block(name, a, b, (shape[0], shape[1])) for name, a, b, shape in claim["blocks"])
         return Store(place, claim, blocks, encoding(claim["encoding"], blocks), tuple(shards))
 
@@ -162,6 +163,13 @@ class Store:
     @property
     def bytes(self) -> int:
         return sum(array.nbytes for shard in self.shards for array in shard.values())
+
+    @cached_property
+    def scales(self) -> tuple[npt.NDArray[np.float32], ...]:
+        """Per shard the scale of every row of bytes."""
+        if not isinstance(self.encoding, Int8):
+            raise PoaError(f"a store of {self.encoding.name} has no scales")
+        return tuple(self.encoding.scales(shard["low"]) for shard in self.shards)
 
     def rows(self) -> Iterator[npt.NDArray[np.float32]]:
         """Decoded features, a shard at a time, in the order of the manifest."""
