@@ -51,9 +51,10 @@ class Plain:
 class Int8:
     """A byte a feature, in two arrays of half bytes: feature = scale x byte, scale = largest magnitude / 127.
 
-    high: [n, (k + 1) // 2] the upper halves plus 8, which a first look reads alone; low: the lower halves. Byte j of
-    either holds features j (bits 0 to 3) and j + (k + 1) // 2. The row's scale, a bfloat16 rounded up, lies in the
-    lowest bits of the first 16 features, so that a row takes a quarter of its float32 bytes and not more.
+    high: [n, b] the upper halves plus 8, which a first look reads alone; low: [n, b] the lower halves; b = k / 2
+    rounded up to an even number. Byte j of either holds features j (bits 0 to 3) and j + b. The row's scale, a bfloat16
+    rounded up, lies in the lowest bits of the first 16 features, so that a row takes a quarter of its float32 bytes and
+    not more.
     """
 
     width: int
@@ -95,8 +96,8 @@ def _widened(words: npt.NDArray[np.uint16]) -> Rows:
 
 
 def _packed(halves: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """[n, k] numbers of 4 bits to [n, (k + 1) // 2] bytes."""
-    half = (halves.shape[1] + 1) // 2
+    """[n, k] numbers of 4 bits to [n, b] bytes, b even: a first look reads them two by two."""
+    half = (halves.shape[1] + 3) // 4 * 2
     out = halves[:, :half].copy()
     out[:, : halves.shape[1] - half] |= halves[:, half:] << 4
     return out

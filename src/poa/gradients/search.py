@@ -20,8 +20,9 @@ Features = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
 # Rows that are looked at again, for every one that is asked for.
 AGAIN = 16
-# Largest magnitude of a query's whole numbers, and bytes whose products with them cannot leave 16 bits when added up.
-LARGEST, BLOCK = 15, 64
+# Largest magnitude of a query's whole numbers, and words of four half bytes whose products with them cannot leave 16
+# bits when they are added up.
+LARGEST, BLOCK = 7, 64
 
 
 class Best(NamedTuple):
@@ -53,7 +54,7 @@ def scores(store: Store, queries: Features) -> Features:
 def top(store: Store, query: Features, count: int) -> Best:
     """The `count` records with the highest inner product with `query` [k].
 
-    int8: products of the upper halves of bytes with a query of 5 bits pick `count` x 16 candidates, the float32 query
+    int8: products of the upper halves of bytes with a query of 4 bits pick `count` x 16 candidates, the float32 query
     on their decoded rows orders them.
     rank1: u^T Q v layer by layer. float32 and float16: all scores.
     """
@@ -81,14 +82,14 @@ def _by_bytes(store: Store, query: Features, count: int) -> Best:
     largest = float(np.abs(query).max())
     small = np.zeros(2 * store.shards[0]["high"].shape[1], np.int16)
     small[: len(query)] = np.rint(query * (LARGEST / largest if largest else 1.0))
-    first, second = np.split(small, 2)
+    a, b, c, d = (np.ascontiguousarray(part[at::2]) for at in (0, 1) for part in np.split(small, 2))
     # a byte is 16 (upper half - 8) + a lower half, 7.5 of which is expected
     offset = np.float32(7.5 / 16 - 8) * np.float32(small.sum(dtype=np.int64))
     starts = np.cumsum([0, *(len(scales) for scales in store.scales)])
 
     def candidates(number: int) -> Best:
         coarse = np.empty(len(store.scales[number]), np.float32)
-        half_products(store.shards[number]["high"], first, second, coarse)
+        half_products(store.shards[number]["high"].view(np.uint16), a, b, c, d, coarse)
         near = _best((coarse + offset) * store.scales[number], AGAIN * count)
         return Best(near.places + starts[number], near.scores)
 
@@ -132,26 +133,30 @@ def _by_pairs(store: Store, pairs: RankOne, query: Features) -> Features:
 
 
 @njit(cache=True, nogil=True)
-def half_products(packed: Any, first: Any, second: Any, out: Any) -> None:  # pragma: no cover - compiled
-    """out[i] = sum_j (packed[i, j] mod 16) first[j] + (packed[i, j] div 16) second[j]; packed bytes, queries int16.
+def half_products(words: Any, a: Any, b: Any, c: Any, d: Any, out: Any) -> None:  # pragma: no cover - compiled
+    """out[i] = sum_j over the four half bytes of words[i, j], lowest first, times a[j], b[j], c[j], d[j].
 
-    Sums of a block stay 16 bits wide, so that twice as many fit a register as of 32 bits: queries are within LARGEST.
-    Other threads run meanwhile.
+    words uint16, queries int16 within LARGEST. Sums of a block stay 16 bits wide, so that twice as many fit a register
+    as of 32 bits. Other threads run meanwhile.
     """
-    count, width = packed.shape
+    short, word, low = np.int16, np.uint16, np.uint16(15)
+    count, width = words.shape
     whole = width // BLOCK * BLOCK
     for i in range(count):
         total = np.int64(0)
         for start in range(0, whole, BLOCK):
-            part = np.int16(0)
-            for j in range(BLOCK):
-                pair = np.int16(packed[i, start + j])
-                low = np.int16(np.int16(pair & np.int16(15)) * first[start + j])
-                high = np.int16(np.int16(pair >> np.int16(4)) * second[start + j])
-                part = np.int16(part + np.int16(low + high))
+            part = short(0)
+            for j in range(BLOCK):  # every step is cast: numba would widen; an index of its own is not vectorised
+                four = words[i, start + j]
+                first = short(short(word(four & low)) * a[start + j])
+                second = short(short(word(word(four >> word(4)) & low)) * b[start + j])
+                third = short(short(word(word(four >> word(8)) & low)) * c[start + j])
+                fourth = short(short(word(four >> word(12))) * d[start + j])
+                part = short(part + short(short(first + second) + short(third + fourth)))
             total += part
         for j in range(whole, width):
-            total += np.int64(packed[i, j] & 15) * first[j] + np.int64(packed[i, j] >> 4) * second[j]
+            four = np.int64(words[i, j])
+            total += (four & 15) * a[j] + ((four >> 4) & 15) * b[j] + ((four >> 8) & 15) * c[j] + (four >> 12) * d[j]
         out[i] = total
 
 

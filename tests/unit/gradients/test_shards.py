@@ -179,12 +179,13 @@ def test_a_row_of_bytes_is_a_quarter_and_keeps_its_scale() -> None:
 def test_products_of_halves() -> None:
     rng = np.random.default_rng(2)
     for width in (1, 64, 130, 256):
-        packed = rng.integers(0, 256, (9, width)).astype(np.uint8)
-        first, second = rng.integers(-LARGEST, LARGEST + 1, (2, width)).astype(np.int16)
-        first[: width // 2] = second[: width // 2] = LARGEST
-        packed[0], out = 255, np.empty(9, np.float32)
-        half_products(packed, first, second, out)
-        assert out.tolist() == ((packed & 15) @ first.astype(int) + (packed >> 4) @ second.astype(int)).tolist()
+        packed = rng.integers(0, 1 << 16, (9, width)).astype(np.uint16)
+        parts = rng.integers(-LARGEST, LARGEST + 1, (4, width)).astype(np.int16)
+        parts[:, : width // 2] = LARGEST
+        packed[0], out = 0xFFFF, np.empty(9, np.float32)
+        half_products(packed, *parts, out)
+        expected = sum((packed >> 4 * at & 15).astype(int) @ part.astype(int) for at, part in enumerate(parts))
+        assert out.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("tails", [3, 30])
