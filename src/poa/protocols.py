@@ -16,6 +16,8 @@ from poa.steplog import StepLog
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from poa.gradients.capture import Block
+
     Batch: TypeAlias = Mapping[str, Tensor]
 
 
@@ -111,6 +113,19 @@ class TrainingRun(Protocol):
 
     def base(self) -> nn.Module:
         """The model before tuning, in eval mode."""
+        ...
+
+
+@runtime_checkable
+class OwnGradients(Protocol):
+    """A run that makes rows of gradients itself, for models that are no torch modules."""
+
+    def gradient_blocks(self, coordinates: str) -> tuple[Block, ...]:
+        """Where each layer's columns are in a row."""
+        ...
+
+    def gradient_rows(self, checkpoint: int, records: Corpus, side: str) -> Iterator[npt.NDArray[Any]]:
+        """[p] per record, in order; sides and signs as in `Capture.factors`, each row from its record alone."""
         ...
 
 

@@ -80,7 +80,7 @@ class TorchRun:
         digests = {step: state_digest(state) for step, state in states.items()}
         _distinct(digests)
         if steps is not None:
-            _check_log(steps, corpus, max(states))
+            check_log(steps, corpus, max(states))
         if moments and len(moments) != len(states):
             raise PoaError(f"there are {len(moments)} moments for {len(states)} checkpoints; give one each")
         labels = groups_of(corpus) if groups is None else {name: tuple(given) for name, given in groups.items()}
@@ -183,7 +183,7 @@ def _distinct(digests: Mapping[int, str]) -> None:
         seen[digest] = step
 
 
-def _check_log(log: StepLog, corpus: Corpus, last: int) -> None:
+def check_log(log: StepLog, corpus: Corpus, last: int) -> None:
     if log.records.ndim != 2 or any(len(row) != log.steps for row in (log.rate, log.denominator)):
         raise PoaError("a step log needs records [steps, batch] and one rate and one denominator per step")
     if log.steps < last:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from poa.errors import Corrupt
 from poa.files import alone, atomic_folder
 from poa.gradients.capture import Block, capturing
 from poa.progress import track
+from poa.protocols import OwnGradients
 
 if TYPE_CHECKING:
     from poa.protocols import TrainingRun
@@ -63,19 +66,31 @@ def gradients(run: TrainingRun, checkpoint: int, records: Corpus, side: str, coo
 
 def blocks_of(run: TrainingRun, coordinates: str = "adapter") -> tuple[Block, ...]:
     """Where each layer's columns are in rows of the final checkpoint."""
+    if isinstance(run, OwnGradients):
+        return run.gradient_blocks(coordinates)
     with capturing(run.task, run.model(), coordinates) as capture:
         return capture.blocks
 
 
 def _make(run: TrainingRun, checkpoint: int, records: Corpus, side: str, coordinates: str, folder: Path) -> None:
-    with atomic_folder(folder) as work, capturing(run.task, run.model(checkpoint), coordinates) as capture:
-        dtype = str(next(capture.model.parameters()).dtype).removeprefix("torch.") if len(records) else "float32"
-        rows = np.lib.format.open_memmap(work / "rows.npy", "w+", dtype, (len(records), capture.width))
-        for at, record in enumerate(track(records, f"gradients ({side})", len(records))):
-            rows[at] = capture.factors([record], side).rows()[0].numpy()
+    if isinstance(run, OwnGradients):
+        own = run.gradient_rows(checkpoint, records, side)
+        return _write(own, run.gradient_blocks(coordinates), len(records), side, folder)
+    with capturing(run.task, run.model(checkpoint), coordinates) as capture:
+        rows = (capture.factors([record], side).rows()[0].numpy() for record in records)
+        _write(rows, capture.blocks, len(records), side, folder)
+
+
+def _write(found: Iterator[Rows], blocks: tuple[Block, ...], count: int, side: str, folder: Path) -> None:
+    """Rows go to disk as they come; their dtype is that of the first."""
+    first = next(found, np.zeros(0, np.float32))
+    with atomic_folder(folder) as work:
+        rows = np.lib.format.open_memmap(work / "rows.npy", "w+", first.dtype, (count, blocks[-1].stop))
+        for at, row in enumerate(track(chain([first], found) if count else (), f"gradients ({side})", count)):
+            rows[at] = row
         rows.flush()
         note = {
-            "blocks": [[b.name, b.start, b.stop, list(b.shape)] for b in capture.blocks],
+            "blocks": [[b.name, b.start, b.stop, list(b.shape)] for b in blocks],
             "rows": file_digest(work / "rows.npy"),
         }
         (work / "manifest.json").write_text(json.dumps(note))
