@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from poa.errors import PoaError, Unsupported
-from poa.gradients.factors import Factor
+from poa.gradients.factors import Factor, tensors
 from poa.gradients.fused import fused_activations
 from poa.gradients.outputs import Fused, outputs
 from poa.gradients.sites import Site, sites
@@ -85,13 +85,20 @@ class Captured:
     factors: Mapping[str, tuple[Factor, ...]]
     count: int
 
+    def zeros(self, width: int, dtype: torch.dtype | None = None) -> Tensor:
+        """[n, width] zeros of the gradients' device and dtype (or `dtype`)."""
+        some = next(iter(self.factors.values()))[0]
+        return tensors(some)[-1].new_zeros(self.count, width, dtype=dtype or some.dtype)
+
     def rows(self) -> Tensor:
         """[n, p] multiplied out, in the order of `blocks`."""
-        some = next(iter(self.factors.values()))[0].dense()
-        out = some.new_zeros(self.count, self.blocks[-1].stop)
+        out = self.zeros(self.blocks[-1].stop)
         for block in self.blocks:
-            for factor in self.factors.get(block.name, ()):
-                out[:, block.start : block.stop] += factor.dense()
+            into, factors = out[:, block.start : block.stop], self.factors.get(block.name, ())
+            if factors:
+                into.copy_(factors[0].dense())
+            for factor in factors[1:]:
+                into += factor.dense()
         return out
 
 
@@ -159,16 +166,19 @@ class Capture:
             self.watch.checked = True
         signals: Any = torch.autograd.grad(each.sum(), [edge for _, _, edge in calls], allow_unused=True)
         found: dict[str, list[Factor]] = {}
+        sums: list[tuple[Site, Tensor]] = []
         with torch.no_grad():
             for (at, given, _), signal in zip(calls, signals, strict=True):
                 if signal is None:  # the loss does not reach this call
                     continue
                 site = self.sites[at]
-                _check_signal(site, given, signal, len(records))
+                _check_rows(site, given, signal, len(records))
+                sums.append((site, signal.sum()))
                 for (name, _), factor in zip(site.blocks, site.factors(given, signal), strict=True):
                     found.setdefault(self.owners.get(name, name), []).append(factor)
         if not found:
             raise Unsupported("no tracked layer takes part in the loss")
+        _check_finite(sums)
         return Captured(self.blocks, {name: tuple(parts) for name, parts in found.items()}, len(records))
 
 
@@ -255,14 +265,19 @@ def _refuse_train_mode(model: nn.Module) -> None:
             raise Unsupported(f"layer {name} has an active dropout: the same record would give other gradients")
 
 
-def _check_signal(site: Site, given: Tensor, signal: Tensor, count: int) -> None:
-    name = site.blocks[0][0]
+def _check_rows(site: Site, given: Tensor, signal: Tensor, count: int) -> None:
     if given.shape[0] != count or signal.shape[0] != count:
         raise Unsupported(
-            f"layer {name} sees {given.shape[0]} rows for {count} records: their gradients cannot be told apart; give "
-            "it one row per record (position ids, for example) or capture one record at a time"
+            f"layer {site.blocks[0][0]} sees {given.shape[0]} rows for {count} records: their gradients cannot be told "
+            "apart; give it one row per record (position ids, for example) or capture one record at a time"
         )
-    if not torch.isfinite(signal.sum()):
+
+
+def _check_finite(sums: Sequence[tuple[Site, Tensor]]) -> None:
+    """All at once: every look at a number makes an accelerator wait."""
+    finite = torch.isfinite(torch.stack([total for _, total in sums])).tolist()
+    if not all(finite):
+        name = sums[finite.index(False)][0].blocks[0][0]
         raise PoaError(f"the gradient at layer {name} is not finite (nan or infinite): nothing can be attributed by it")
 
 

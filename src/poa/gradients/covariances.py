@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 WIDEST = 8192
 # Columns of one product: both triangles of a square of moments are equal, so only panels on and above are computed.
 PANEL = 256
+# Tokens of one product: short records wait for one another, because a wide sum in float64 is slow to add to.
+ENOUGH = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +43,9 @@ def pairs(factor: Factor) -> Pairs:
     """Outer and Lookup token by token; norms and unknown modules as one row of gradients per example, left = 1."""
     if isinstance(factor, Outer):
         reached = factor.left.any(2)
-        return Pairs(factor.left[reached], factor.right[reached])
+        inputs = factor.inputs[reached]
+        ones = (inputs.new_ones(len(inputs), 1),) if factor.ones else ()
+        return Pairs(factor.left[reached], torch.cat((inputs, *ones), 1))
     if isinstance(factor, Lookup):
         reached = factor.signal.any(2)
         return Pairs(factor.ids[reached], factor.signal[reached])
@@ -55,6 +59,7 @@ class _Sum:
     left: Tensor
     right: Tensor
     tokens: int = 0
+    waiting: list[Pairs] = field(default_factory=list[Pairs])
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +74,8 @@ class Sides:
 class Covariances:
     """Sums of moments over captured batches, in float64; add batches in a fixed order.
 
-    exact: products in float64 as well (else in the dtype of the factors, batch by batch). Examples are counted as
-    they come, so a record with several drawn labels counts as often.
+    exact: products in float64 as well (else in the dtype of the factors, some 1,000 tokens at a time). Examples are
+    counted as they come, so a record with several drawn labels counts as often.
     """
 
     exact: bool = True
@@ -95,26 +100,38 @@ class Covariances:
         return _Sum(zeros(shape[0], isinstance(factor, Lookup)), zeros(shape[1], False))
 
     def _count(self, into: _Sum, found: Pairs) -> None:
+        into.waiting.append(found)
         into.tokens += len(found.right)
-        if found.left.is_floating_point():
-            self._square(into.left, found.left)
+        if sum(len(each.right) for each in into.waiting) >= ENOUGH:
+            self._settle(into)
+
+    def _settle(self, into: _Sum) -> None:
+        """Add what waits."""
+        if not into.waiting:
+            return
+        left, right = (torch.cat([getattr(each, side) for each in into.waiting]) for side in ("left", "right"))
+        into.waiting = []
+        if left.is_floating_point():
+            self._square(into.left, left)
         else:
-            into.left += torch.bincount(found.left, minlength=len(into.left))
-        self._square(into.right, found.right)
+            into.left += torch.bincount(left, minlength=len(into.left)).to(into.left.device)
+        self._square(into.right, right)
 
     def _square(self, into: Tensor, rows: Tensor) -> None:
         rows = rows.double() if self.exact else rows
         if into.ndim == 1:
-            into += rows.square().sum(0)
+            into += rows.square().sum(0).to(into.device)
             return
         for start in range(0, rows.shape[1], PANEL):
-            into[start:, start : start + PANEL] += rows[:, start:].T @ rows[:, start : start + PANEL]
+            panel = rows[:, start:].T @ rows[:, start : start + PANEL]
+            into[start:, start : start + PANEL] += panel.to(into.device)
 
     def sides(self) -> Mapping[str, Sides]:
         """Per block that the loss reached; several kinds of factors on one block (tied weights) become one product."""
         return {name: nearest([self._scaled(each) for each in kinds.values()]) for name, kinds in self.sums.items()}
 
     def _scaled(self, total: _Sum) -> Sides:
+        self._settle(total)
         return Sides(_whole(total.left) / self.examples, _whole(total.right) / max(total.tokens, 1))
 
 

@@ -109,18 +109,18 @@ class DenseSketch:
         if width <= size:
             return captured.rows().to(self.dtype)
         keep = width * size * self.dtype.itemsize <= KEPT_BYTES
-        out = torch.zeros(captured.count, size, dtype=self.dtype)
+        out = captured.zeros(size, self.dtype)
         for block in self.blocks:
             for factor in captured.factors.get(block.name, ()):
                 values = factor.dense().to(self.dtype)
                 for start, stop in _pieces(block):
-                    out += values[:, start:stop] @ self._piece(block.name, start, stop, keep)
+                    out += values[:, start:stop] @ self._piece(block.name, start, stop, keep, out.device)
         return out
 
-    def _piece(self, name: str, start: int, stop: int, keep: bool) -> Tensor:
+    def _piece(self, name: str, start: int, stop: int, keep: bool, device: torch.device) -> Tensor:
         found = self.kept.get((name, start))
         if found is None:
-            found = torch.from_numpy(self.projection.piece(name, start, stop)).to(self.dtype)
+            found = torch.from_numpy(self.projection.piece(name, start, stop)).to(device, self.dtype)
             if keep:
                 self.kept[name, start] = found
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,10 @@ class Eigenbasis:
     right: Tensor | None
     spectrum: Tensor
 
-    def to(self, dtype: torch.dtype) -> Eigenbasis:
-        left, right = (None if side is None else side.to(dtype) for side in (self.left, self.right))
-        return Eigenbasis(left, right, self.spectrum.to(dtype))
+    def like(self, other: Tensor) -> Eigenbasis:
+        """In the dtype and on the device of `other`."""
+        left, right = (None if side is None else side.to(other) for side in (self.left, self.right))
+        return Eigenbasis(left, right, self.spectrum.to(other))
 
     @property
     def mean(self) -> float:
@@ -43,7 +45,8 @@ class Eigenbasis:
 
         Factors turn before they are multiplied out, in the dtype of the basis.
         """
-        return sum((self._turned(factor) for factor in factors), torch.zeros(()))  # type: ignore[return-value]
+        first, *others = (self._turned(factor) for factor in factors)
+        return sum(others, first)
 
     def _turned(self, factor: Factor) -> Tensor:
         dtype = self.spectrum.dtype
@@ -57,24 +60,27 @@ class Eigenbasis:
             thin = _times(factor.left.to(dtype), self.left)
         else:
             return _times(factor.dense().to(dtype).view(-1, *self.spectrum.shape), self.right)
-        return thin.transpose(1, 2) @ _times(factor.right.to(dtype), self.right)
+        wide = factor.right.to(dtype) if self.right is None else factor.right_times(self.right)
+        return thin.transpose(1, 2) @ wide
 
     def apply(self, rows: Matrix, weights: Matrix64) -> Matrix64:
         """[n, out * in] rows with their coordinate along direction (j, k) multiplied by weights[j, k].
 
         One row at a time: a row's bytes do not depend on its neighbours.
         """
-        out = np.zeros(rows.shape)
-        left, right = (None if side is None else side.numpy() for side in (self.left, self.right))
-        for into, row in zip(out, rows, strict=True):
-            inside = _into(np.asarray(row, np.float64).reshape(weights.shape), left, right) * weights
-            into[:] = _back(inside, left, right).ravel()
-        return out
+        turned = (self.vector(self.coordinates(row) * weights) for row in rows)
+        return np.stack([*turned]) if len(rows) else np.zeros(rows.shape)
 
     def coordinates(self, row: Matrix) -> Matrix64:
         """[out, in] coordinates of one row [out * in] along every pair of directions."""
-        left, right = (None if side is None else side.numpy() for side in (self.left, self.right))
-        return _into(np.asarray(row, np.float64).reshape(tuple(self.spectrum.shape)), left, right)
+        turned = np.asarray(row, np.float64).reshape(tuple(self.spectrum.shape))
+        turned = turned if self.right is None else turned @ self.right.numpy()
+        return turned if self.left is None else self.left.numpy().T @ turned
+
+    def vector(self, coordinates: Matrix64) -> Matrix64:
+        """[out * in] the row that has these coordinates [out, in]."""
+        row = coordinates if self.right is None else coordinates @ self.right.numpy().T
+        return (row if self.left is None else self.left.numpy() @ row).ravel()
 
     def inverse(self, damping: float) -> Matrix64:
         """Weights 1 / (spectrum + damping); undamped, directions without curvature get 0 (the pseudo-inverse)."""
@@ -95,19 +101,27 @@ class KroneckerInverse:
         parts = zip(self.bases, self.lambdas, self._split(rows), strict=True)
         return np.concatenate([basis.apply(part, self.scale * basis.inverse(lam)) for basis, lam, part in parts], 1)
 
-    def residuals(self, rows: Matrix, solved: Matrix) -> list[float]:
-        """Per block |(F + lambda) x - v| / |v| over all rows v, x = `solved` / scale.
+    def certified(self, rows: Matrix) -> tuple[Matrix, list[float]]:
+        """`times` in the dtype of `rows`, and per block |(F + lambda) x / scale - v| / |v| over all rows v and what x
+        became of them.
 
-        Undamped it is what lies outside the range of the curvature.
+        Undamped it is what lies outside the range of the curvature. The two are compared in the eigenbasis, where
+        their distance is the same.
         """
-        out: list[float] = []
-        for basis, lam, given, found in zip(
-            self.bases, self.lambdas, self._split(rows), self._split(solved), strict=True
-        ):
-            back = basis.apply(found, (basis.spectrum.numpy() + lam) / self.scale)
-            size = float(np.linalg.norm(given))
-            out.append(float(np.linalg.norm(back - given)) / size if size else 0.0)
-        return out
+        solved: list[Matrix] = []
+        residuals: list[float] = []
+        for basis, lam, part in zip(self.bases, self.lambdas, self._split(rows), strict=True):
+            back = (basis.spectrum.numpy() + lam) / self.scale
+            weights = self.scale * basis.inverse(lam)
+            found, gap = np.empty(part.shape, rows.dtype), 0.0
+            for into, row in zip(found, part, strict=True):
+                wanted = basis.coordinates(row)
+                into[:] = basis.vector(wanted * weights)
+                gap += float(np.square(back * basis.coordinates(into) - wanted).sum())
+            size = float(np.linalg.norm(part))
+            residuals.append(sqrt(gap) / size if size else 0.0)
+            solved.append(found)
+        return np.concatenate(solved, 1), residuals
 
     def _split(self, rows: Matrix) -> list[Matrix64]:
         ends = np.cumsum([basis.spectrum.numel() for basis in self.bases])
@@ -152,13 +166,3 @@ def _decomposed(side: Tensor) -> tuple[Tensor | None, Tensor]:
 
 def _times(rows: Tensor, basis: Tensor | None) -> Tensor:
     return rows if basis is None else rows @ basis
-
-
-def _into(gradient: Matrix64, left: Matrix64 | None, right: Matrix64 | None) -> Matrix64:
-    gradient = gradient if right is None else gradient @ right
-    return gradient if left is None else left.T @ gradient
-
-
-def _back(turned: Matrix64, left: Matrix64 | None, right: Matrix64 | None) -> Matrix64:
-    turned = turned if right is None else turned @ right.T
-    return turned if left is None else left @ turned

@@ -112,6 +112,11 @@ class Whole:
 Factor: TypeAlias = Outer | Lookup | Elementwise | Whole
 
 
+def tensors(factor: Factor) -> list[Tensor]:
+    """What a factor keeps alive."""
+    return [part for part in vars(factor).values() if isinstance(part, Tensor)]
+
+
 def inner(first: Factor, second: Factor) -> Tensor:
     """[n, m] inner products of the gradients of n and m examples with respect to one parameter.
 

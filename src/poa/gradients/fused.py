@@ -18,8 +18,9 @@ from torch.nn import functional as F
 from poa.errors import Unsupported
 from poa.gradients.gelu import gelu
 
-# Rows of logits at a time: fewer pay for packing the head again and again, more fall out of the cache.
-ROWS = 384
+# Rows of logits at a time: fewer pay for packing the head again and again, more fall out of a processor's cache;
+# an accelerator has no such cache and wants few launches.
+ROWS, ROWS_ELSEWHERE = 384, 16384
 
 
 def head_losses(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
@@ -36,8 +37,9 @@ class _HeadLosses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:  # type: ignore[override]
         losses, back = weight.new_empty(len(hidden)), torch.empty_like(hidden)
-        for start in range(0, len(hidden), ROWS):
-            part = slice(start, start + ROWS)
+        rows = ROWS if hidden.device.type == "cpu" else ROWS_ELSEWHERE
+        for start in range(0, len(hidden), rows):
+            part = slice(start, start + rows)
             logits, own = F.linear(hidden[part], weight, bias).to(weight.dtype), labels[part].unsqueeze(1)
             peak, chosen = logits.amax(1, keepdim=True), logits.gather(1, own)
             shares = logits.softmax(1)

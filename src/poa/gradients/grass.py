@@ -78,7 +78,7 @@ class GrassSketch:
         values = self.picked.features(captured)
         if not self.parts:
             return values
-        out = torch.zeros(captured.count, self.size, dtype=self.dtype)
+        out = captured.zeros(self.size, self.dtype)
         for block, places, factors in self.parts:
             scatter(out, values[:, block.start : block.stop], places, factors)
         return out
@@ -195,10 +195,10 @@ class FactGrassSketch:
         parts: list[Tensor] = []
         for layer in self.layers:
             width = len(layer.outs) * len(layer.ins)
-            zero = torch.zeros(captured.count, width, dtype=self.dtype)
+            zero = captured.zeros(width, self.dtype)
             values = sum((layer.masked(f) for f in captured.factors.get(layer.block.name, ())), zero) * layer.scale
             if layer.drawn is not None:
-                projected = torch.zeros(captured.count, self.size, dtype=self.dtype)
+                projected = captured.zeros(self.size, self.dtype)
                 scatter(projected, values, *layer.drawn)
                 values = projected
             parts.append(values)

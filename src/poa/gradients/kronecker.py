@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
@@ -11,40 +10,18 @@ import torch
 from torch import Tensor
 
 from poa.digests import plain_digest
-from poa.errors import PoaError
 from poa.files import alone
-from poa.gradients.capture import Block, Captured, capturing
+from poa.gradients.capture import Block, Captured
 from poa.gradients.covariances import Covariances
 from poa.gradients.eigenbases import Eigenbasis, KroneckerInverse, eigenbasis
+from poa.gradients.passes import Fisher, Passes
 from poa.indexes import load_index, save_index
-from poa.progress import track
 
 if TYPE_CHECKING:
     from poa.protocols import TrainingRun
 
-VERSION = 1
+VERSION = 2
 Curvature = Mapping[str, Eigenbasis]
-
-
-@dataclass(frozen=True)
-class Fisher:
-    """Whose second moments: labels="sampled" draws labels from the model, `draws` times a record (the Fisher, which is
-    the Gauss-Newton matrix of a cross entropy); "data" takes the record's own (the empirical Fisher).
-    """
-
-    labels: str = "sampled"
-    draws: int = 1
-    coordinates: str = "adapter"
-
-    def __post_init__(self) -> None:
-        if self.labels not in ("sampled", "data"):
-            raise PoaError(f"labels is {self.labels!r}, must be sampled or data")
-        if self.draws < 1 or (self.labels == "data" and self.draws > 1):
-            raise PoaError(f"draws is {self.draws}, must be 1 or more, and 1 where labels are those of the data")
-
-    @property
-    def side(self) -> str:
-        return "sampled" if self.labels == "sampled" else "train"
 
 
 def kronecker(run: TrainingRun, positions: tuple[int, ...], fisher: Fisher, *, corrected: bool) -> Curvature:
@@ -52,20 +29,18 @@ def kronecker(run: TrainingRun, positions: tuple[int, ...], fisher: Fisher, *, c
 
     corrected: eigenvalues E[(left^T g right)^2] of per-example gradients g over the same examples and draws (EK-FAC,
     George et al. 2018, arXiv 1806.03884), else products of the sides' own (K-FAC). Records go through the model one at
-    a time and unpadded, in the order of their digests: nothing depends on a batch size or on the manifest's order.
-    A layer that the loss does not reach has spectrum 0.
+    a time and unpadded, in the order of their digests (`Passes`). A layer that the loss does not reach has spectrum 0.
     """
+    passes = Passes(run, positions, fisher, None if corrected else 0)
     with alone(run.cache / "curvature"):
-        bases = _kept(run, positions, fisher, "bases", lambda: _bases(run, positions, fisher))
-        if corrected:
-            return _kept(run, positions, fisher, "corrected", lambda: _corrected(run, positions, fisher, bases))
-        return bases
+        bases = _kept(passes, "bases", lambda: _bases(passes))
+        return _kept(passes, "corrected", lambda: _corrected(passes, bases)) if corrected else bases
 
 
-def _bases(run: TrainingRun, positions: tuple[int, ...], fisher: Fisher) -> Curvature:
+def _bases(passes: Passes) -> Curvature:
     moments = Covariances(exact=False)
     blocks: tuple[Block, ...] = ()
-    for captured in captures(run, positions, fisher, "moments"):
+    for captured in passes.once("moments"):
         moments.add(captured)
         blocks = captured.blocks
     return bases_of(moments, blocks)
@@ -78,9 +53,9 @@ def bases_of(moments: Covariances, blocks: tuple[Block, ...]) -> Curvature:
     return {name: eigenbasis(sides[name]) if name in sides else empty for name, empty in none.items()}
 
 
-def _corrected(run: TrainingRun, positions: tuple[int, ...], fisher: Fisher, bases: Curvature) -> Curvature:
+def _corrected(passes: Passes, bases: Curvature) -> Curvature:
     squares = Squares(bases)
-    for captured in captures(run, positions, fisher, "eigenvalues"):
+    for captured in passes.once("eigenvalues"):
         squares.add(captured)
     return squares.curvature(bases)
 
@@ -101,10 +76,9 @@ class Squares:
     def add(self, captured: Captured) -> None:
         self.examples += captured.count
         for name, factors in captured.factors.items():
-            dtype = factors[0].dtype
             if name not in self.cast:
-                self.cast[name] = self.bases[name].to(dtype)
-                self.eps = max(self.eps, torch.finfo(dtype).eps)
+                self.cast[name] = self.bases[name].like(captured.zeros(0))
+                self.eps = max(self.eps, torch.finfo(factors[0].dtype).eps)
             found = self.cast[name].rotated(factors).square_().sum(0)
             self.sums[name] = self.sums[name].add_(found) if name in self.sums else found.double()
 
@@ -112,20 +86,10 @@ class Squares:
         """`bases` with these eigenvalues; what is rounding beside the largest is exactly 0."""
         out: dict[str, Eigenbasis] = {}
         for name, basis in bases.items():
-            spectrum = self.sums.get(name, torch.zeros_like(basis.spectrum)) / max(self.examples, 1)
+            spectrum = self.sums.get(name, torch.zeros_like(basis.spectrum)).cpu() / max(self.examples, 1)
             floor = (sum(spectrum.shape) * self.eps) ** 2 * float(spectrum.max())
             out[name] = Eigenbasis(basis.left, basis.right, torch.where(spectrum > floor, spectrum, 0.0))
         return out
-
-
-def captures(run: TrainingRun, positions: tuple[int, ...], fisher: Fisher, what: str) -> Iterator[Captured]:
-    """Factors of every record, one at a time, in the order of their digests; every checkpoint, every draw."""
-    ordered = sorted(run.corpus, key=lambda record: (record.digest, record.id))
-    for position in positions:
-        with capturing(run.task, run.model(position), fisher.coordinates) as capture:
-            for record in track(ordered, what, len(ordered)):
-                for draw in range(fisher.draws):
-                    yield capture.factors([record], fisher.side, draw)
 
 
 def inverse(curvature: Curvature, damping: float, scale: float = 1.0) -> KroneckerInverse:
@@ -137,11 +101,10 @@ def inverse(curvature: Curvature, damping: float, scale: float = 1.0) -> Kroneck
     return KroneckerInverse(tuple(curvature.values()), lambdas, scale)
 
 
-def _kept(
-    run: TrainingRun, positions: tuple[int, ...], fisher: Fisher, kind: str, make: Callable[[], Curvature]
-) -> Curvature:
+def _kept(passes: Passes, kind: str, make: Callable[[], Curvature]) -> Curvature:
     """What `make` gives, made once per (run, checkpoints, Fisher, threads)."""
-    steps = [run.checkpoints[position] for position in positions]
+    run, fisher = passes.run, passes.fisher
+    steps = [run.checkpoints[position] for position in passes.positions]
     said = [VERSION, run.digest, steps, fisher.labels, fisher.draws, fisher.coordinates, torch.get_num_threads()]
     folder = run.cache / "curvature" / f"{kind}-{plain_digest(said)[:24]}"
     if not folder.exists():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +37,13 @@ class Lens:
         """[n, k] in the dtype of `rows`; a row of length zero stays zero."""
         values = self.linear(rows)
         return unit_rows(values) if self.unit else values
+
+    def certified(self, rows: Gradients) -> tuple[Matrix, list[float]]:
+        """`features`, and the residual of every block's solve (none without `inverse`)."""
+        if self.inverse is None:
+            return self.features(rows), []
+        solved, residuals = self.inverse.certified(rows.values)
+        return replace(self, inverse=None).features(Gradients(solved, rows.blocks)), residuals
 
     def linear(self, rows: Gradients) -> Matrix:
         """[n, k] W P D K v, before the norm."""

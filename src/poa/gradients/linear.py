@@ -60,9 +60,8 @@ class LinearIndex(Pretrained):
         residuals: list[float] = []
         for position, train, lens in zip(self.positions, self.maps, self.lenses, strict=True):
             rows = gradients(self.run, position, queries, self.side, self.coordinates)
-            features = lens.features(rows)
-            if lens.inverse is not None:
-                residuals += lens.inverse.residuals(rows.values, features)
+            features, found = lens.certified(rows)
+            residuals += found
             for row, feature in zip(total, features, strict=True):
                 row += train @ feature
         return Scores(

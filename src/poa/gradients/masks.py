@@ -101,7 +101,7 @@ class Picked:
         parts: list[Tensor] = []
         for block, places in zip(self.blocks, self.places, strict=True):
             found = [entries(factor, block.shape[1], places) for factor in captured.factors.get(block.name, ())]
-            parts.append(sum(found, torch.zeros(captured.count, len(places), dtype=self.dtype)))
+            parts.append(sum(found, captured.zeros(len(places), self.dtype)))
         return torch.cat(parts, 1) * self.scale
 
 
@@ -156,7 +156,7 @@ class Chosen:
         parts = [
             sum(
                 (factor.dense() for factor in captured.factors.get(block.name, ())),
-                torch.zeros(captured.count, block.stop - block.start, dtype=self.dtype),
+                captured.zeros(block.stop - block.start, self.dtype),
             )
             for block in self.blocks
         ]

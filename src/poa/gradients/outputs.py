@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -36,7 +36,7 @@ def outputs(
     """
     if side not in SIDES:
         raise PoaError(f"side is {side!r}, must be one of {', '.join(SIDES)}")
-    batch = task.batch(records, whole=SIDES[side])
+    batch = _beside(model, task.batch(records, whole=SIDES[side]))
     if fused is not None and side in ("train", "query"):
         return fused(batch)
     if side == "train":
@@ -49,7 +49,15 @@ def outputs(
         if side.endswith("margin")
         else log_probabilities(found._replace(labels=drawn(found, records, draw)))
     )
-    return each.new_zeros(len(records)).index_add(0, found.owners, each)
+    return each.new_zeros(len(records)).index_add(0, found.owners.to(each.device), each)
+
+
+def _beside(model: nn.Module, batch: Any) -> Any:
+    """The batch on the model's device."""
+    device = next(model.parameters()).device
+    if device.type == "cpu" or not isinstance(batch, Mapping):
+        return batch
+    return {name: part.to(device) if isinstance(part, Tensor) else part for name, part in batch.items()}
 
 
 def predictions(task: Task, model: nn.Module, batch: Any) -> Predictions:
@@ -75,11 +83,11 @@ def drawn(found: Predictions, records: Sequence[Record], draw: int) -> Tensor:
     """[M] labels drawn from the predicted distributions by inversion, one stream of numbers per record."""
     with torch.no_grad():
         steps = found.logits.double().softmax(1).cumsum(1)
-    numbers = torch.zeros(len(found.labels), 1, dtype=torch.float64)
+    numbers, owners = torch.zeros(len(found.labels), 1, dtype=torch.float64), found.owners.cpu()
     for at, record in enumerate(records):
-        mine = found.owners == at
+        mine = owners == at
         word = sha256(f"poa/draw/1\n{draw}\n{record.digest}".encode()).digest()[:8]
         generator = np.random.Generator(np.random.Philox(int.from_bytes(word, "little")))
         numbers[mine, 0] = torch.from_numpy(generator.random(int(mine.sum())))
     last = found.logits.shape[1] - 1  # the sum of probabilities may fall short of 1 by rounding
-    return torch.searchsorted(steps, numbers * steps[:, -1:]).squeeze(1).clamp(max=last)
+    return torch.searchsorted(steps, numbers.to(steps.device) * steps[:, -1:]).squeeze(1).clamp(max=last)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
@@ -142,7 +142,7 @@ class Sketch:
             factors = captured.factors.get(block.name, ())
             found = [self._projected(factor, block, left, right) for factor in factors]
             shape = [size if f is None else f.shape[1] for f, size in zip((left, right), block.shape, strict=True)]
-            parts.append(sum(found, torch.zeros(captured.count, shape[0] * shape[1], dtype=self.dtype)))
+            parts.append(sum(found[1:], found[0]) if found else captured.zeros(shape[0] * shape[1], self.dtype))
         return torch.cat(parts, 1)
 
     @staticmethod
@@ -163,6 +163,18 @@ def _project(gradient: Matrix, left: Matrix | None, right: Matrix | None) -> Mat
     if right is not None:
         gradient = gradient @ right
     return gradient if left is None else left.T @ gradient
+
+
+def placed(prepared: Any, device: torch.device) -> Any:
+    """A prepared projection with all that was drawn on `device`, where the gradients are."""
+    if isinstance(prepared, Tensor):
+        return prepared.to(device)
+    if isinstance(prepared, tuple):
+        return tuple(placed(part, device) for part in prepared)
+    if is_dataclass(prepared) and not isinstance(prepared, type):
+        parts = {each.name: placed(getattr(prepared, each.name), device) for each in fields(prepared) if each.init}
+        return replace(prepared, **parts)
+    return prepared
 
 
 def projection_of(plain: Mapping[str, Any]) -> Projection:

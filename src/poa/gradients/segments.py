@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from poa.gradients.kronecker import Fisher, kronecker
+from poa.gradients.kronecker import kronecker
 from poa.gradients.moments import adam_rows
+from poa.gradients.passes import Fisher
 from poa.gradients.store import Gradients, gradients
 from poa.gradients.trajectory import moments_of, optimizer_of, record_rates
 

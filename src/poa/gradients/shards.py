@@ -24,6 +24,7 @@ from poa.errors import Corrupt, Mismatch, PoaError
 from poa.files import alone, atomic_folder, write_atomic
 from poa.gradients.capture import Block, Capture, capturing
 from poa.gradients.encodings import Encoding, Int8, encoding
+from poa.gradients.projection import placed
 from poa.progress import track
 
 if TYPE_CHECKING:
@@ -252,8 +253,9 @@ def _shard(run: TrainingRun, place: Path, plan: Plan, identity: str, number: int
 
 def _features(records: Sequence[Record], plan: Plan, capture: Capture) -> npt.NDArray[np.float32]:
     """[n, k] float32 features of some records; a shard's bytes depend on its own records alone."""
-    dtype = next(capture.model.parameters()).dtype
-    prepared = None if plan.projection is None else plan.projection.prepared(capture.blocks, dtype)
+    weight = next(capture.model.parameters())
+    drawn = None if plan.projection is None else plan.projection.prepared(capture.blocks, weight.dtype)
+    prepared = placed(drawn, weight.device)
     sizes = [len(record.features) or len(record.text) for record in records]
     order = np.argsort(sizes, kind="stable") if plan.fast else np.arange(len(records))
     out: npt.NDArray[np.float32] | None = None
@@ -264,6 +266,6 @@ def _features(records: Sequence[Record], plan: Plan, capture: Capture) -> npt.ND
         rows = captured.rows() if prepared is None else prepared.features(captured)
         if out is None:
             out = np.zeros((len(records), rows.shape[1]), np.float32)
-        out[places] = rows.float().numpy()
+        out[places] = rows.float().cpu().numpy()
     assert out is not None
     return out

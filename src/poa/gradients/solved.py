@@ -14,9 +14,10 @@ import numpy.typing as npt
 from poa.errors import Mismatch, PoaError, Unsupported
 from poa.gradients.astra import Astra
 from poa.gradients.curvature import gram, mean_eigenvalue, settled
-from poa.gradients.kronecker import Fisher, kronecker
+from poa.gradients.kronecker import kronecker
 from poa.gradients.krylov import CG, BlockCG, Solution
 from poa.gradients.operators import GaussNewton, Operator, Rows
+from poa.gradients.passes import Fisher
 from poa.gradients.preconditioner import Kronecker
 from poa.gradients.solvers import Arnoldi, Explicit, LiSSA, Nystrom
 from poa.gradients.store import Gradients, gradients

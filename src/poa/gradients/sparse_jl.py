@@ -93,7 +93,7 @@ class SparseSketch:
         """[n, k] what `apply` makes of the rows."""
         if self.size is None:
             return captured.rows().to(self.dtype)
-        out = torch.zeros(captured.count, self.size, dtype=self.dtype)
+        out = captured.zeros(self.size, self.dtype)
         for name, places, factors in self.parts:
             for factor in captured.factors.get(name, ()):
                 scatter(out, factor.dense().to(self.dtype), places, factors)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from poa.digests import file_digest, plain_digest
-from poa.errors import Corrupt
+from poa.errors import Corrupt, PoaError
 from poa.files import alone, atomic_folder
 from poa.gradients.capture import Block, capturing
 from poa.progress import track
@@ -55,10 +57,10 @@ def gradients(run: TrainingRun, checkpoint: int, records: Corpus, side: str, coo
     key = plain_digest([VERSION, run.digest, step, side, coordinates, ids, torch.get_num_threads()])[:24]
     folder = run.cache / "gradients" / key
     with alone(folder):
-        if not (folder / "manifest.json").is_file():
+        if made := not (folder / "manifest.json").is_file():
             _make(run, checkpoint, records, side, coordinates, folder)
     note = json.loads((folder / "manifest.json").read_text())
-    if file_digest(folder / "rows.npy") != note["rows"]:
+    if not made and file_digest(folder / "rows.npy") != note["rows"]:
         raise Corrupt(f"{folder}/rows.npy does not have the digest that its manifest promises; delete the folder")
     blocks = tuple(Block(name, start, stop, (shape[0], shape[1])) for name, start, stop, shape in note["blocks"])
     return Gradients(np.load(folder / "rows.npy", mmap_mode="r"), blocks)
@@ -77,20 +79,32 @@ def _make(run: TrainingRun, checkpoint: int, records: Corpus, side: str, coordin
         own = run.gradient_rows(checkpoint, records, side)
         return _write(own, run.gradient_blocks(coordinates), len(records), side, folder)
     with capturing(run.task, run.model(checkpoint), coordinates) as capture:
-        rows = (capture.factors([record], side).rows()[0].numpy() for record in records)
+        rows = (capture.factors([record], side).rows()[0].cpu().numpy() for record in records)
         _write(rows, capture.blocks, len(records), side, folder)
 
 
 def _write(found: Iterator[Rows], blocks: tuple[Block, ...], count: int, side: str, folder: Path) -> None:
-    """Rows go to disk as they come; their dtype is that of the first."""
+    """Rows go to disk, and into the digest, as they come; their dtype is that of the first."""
     first = next(found, np.zeros(0, np.float32))
-    with atomic_folder(folder) as work:
-        rows = np.lib.format.open_memmap(work / "rows.npy", "w+", first.dtype, (count, blocks[-1].stop))
-        for at, row in enumerate(track(chain([first], found) if count else (), f"gradients ({side})", count)):
-            rows[at] = row
-        rows.flush()
-        note = {
-            "blocks": [[b.name, b.start, b.stop, list(b.shape)] for b in blocks],
-            "rows": file_digest(work / "rows.npy"),
-        }
+    width, digest = blocks[-1].stop, sha256()
+    with atomic_folder(folder) as work, (work / "rows.npy").open("wb") as stream:
+
+        def write(data: Any) -> None:
+            stream.write(data)
+            digest.update(data)
+
+        write(_header(first.dtype, (count, width)))
+        for row in track(chain([first], found) if count else (), f"gradients ({side})", count):
+            if row.shape != (width,):
+                raise PoaError(f"a row of gradients has shape {row.shape}, the blocks say ({width},)")
+            write(np.ascontiguousarray(row, first.dtype).data)
+        note = {"blocks": [[b.name, b.start, b.stop, list(b.shape)] for b in blocks], "rows": digest.hexdigest()}
         (work / "manifest.json").write_text(json.dumps(note))
+
+
+def _header(dtype: np.dtype[Any], shape: tuple[int, int]) -> bytes:
+    """What a .npy file of this dtype and shape begins with."""
+    out = BytesIO()
+    said = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(out, said)
+    return out.getvalue()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from poa.gradients.kronecker import Fisher, inverse, kronecker
+from poa.gradients.kronecker import inverse, kronecker
 from poa.gradients.lens import Lens
 from poa.gradients.linear import LinearIndex, fit_linear, positions_of
+from poa.gradients.passes import Fisher
 
 if TYPE_CHECKING:
     from poa.protocols import TrainingRun

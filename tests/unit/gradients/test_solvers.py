@@ -14,9 +14,10 @@ from poa.factory.classifier import train_classifier
 from poa.factory.digits import digits
 from poa.gradients import operators
 from poa.gradients.astra import Astra
-from poa.gradients.kronecker import Fisher, kronecker
+from poa.gradients.kronecker import kronecker
 from poa.gradients.krylov import CG, BlockCG
 from poa.gradients.operators import GaussNewton, Rows
+from poa.gradients.passes import Fisher
 from poa.gradients.places import places
 from poa.gradients.preconditioner import Kronecker
 from poa.gradients.solvers import Arnoldi, Explicit, LiSSA, Nystrom

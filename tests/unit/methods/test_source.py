@@ -11,8 +11,9 @@ from scipy.linalg import expm
 from poa.conformance import digits_mlp, isolated
 from poa.errors import PoaError
 from poa.factory.classifier import train_classifier
-from poa.gradients.kronecker import Fisher, kronecker
+from poa.gradients.kronecker import kronecker
 from poa.gradients.moments import adam_rows
+from poa.gradients.passes import Fisher
 from poa.gradients.store import gradients
 from poa.gradients.trajectory import record_rates
 from poa.methods.ekfac import EKFAC
