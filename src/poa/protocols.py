@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from poa.gradients.capture import Block
+    from poa.gradients.program import Program
 
     Batch: TypeAlias = Mapping[str, Tensor]
 
@@ -195,6 +196,22 @@ class Replayable(Protocol):
 
     def replay(self) -> Iterator[Step]:
         """Every step in order. After the last one the weights are checked against the stored final checkpoint."""
+        ...
+
+
+@runtime_checkable
+class Programmed(Protocol):
+    """What a run may offer besides `TrainingRun`: its training as arrays and pure functions, for JAX."""
+
+    @property
+    def weights(self) -> npt.NDArray[np.float64]:
+        """[records] factors on the losses of the records (1 unless the run masks some)."""
+        ...
+
+    def program(self) -> Program: ...
+
+    def arrays(self, queries: Corpus) -> Any:
+        """`queries` as the program measures them."""
         ...
 
 

@@ -11,6 +11,9 @@ from poa.conformance.subjects import builtins, subject
 # Hundreds of passes over a language model for every query: minutes a law. Their scores on this run are held to the
 # explicit ones in tests/unit/methods/test_exact_influence.py, and the laws to the other three runs.
 SLOW = ("exact_influence", "ekfac_cg", "astra")
+# MAGIC refuses this run (six records a step: it is not smooth in their weights), after retraining it 17 times for every
+# law. LoRA under it is held to torch in tests/unit/factory/test_programs.py.
+REFUSED = ("magic",)
 
 
 @pytest.mark.parametrize("law", laws(), ids=lambda law: law.name.replace(" ", "-"))
@@ -18,6 +21,8 @@ SLOW = ("exact_influence", "ekfac_cg", "astra")
 def test_law(name: str, law: Law, case: Case) -> None:
     if name in SLOW and case.name == "lora":
         pytest.skip("hundreds of passes over a language model for every query")
+    if name in REFUSED and case.name == "lora":
+        pytest.skip("this run is not smooth in its records' weights")
     verdict, detail = judge(law, subject(name), case)
     if verdict in ("unsupported", "not applicable", "exempt"):
         pytest.skip(f"{verdict}: {detail}")

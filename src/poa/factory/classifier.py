@@ -25,6 +25,7 @@ from poa.records import Corpus, Record
 from poa.steplog import StepLog
 
 if TYPE_CHECKING:
+    from poa.gradients.program import Program
     from poa.protocols import Batch
 
 Precision = Literal["float32", "float64"]
@@ -255,6 +256,18 @@ class ClassifierRun:
         if step is not None and _state_digest(_copy(step.model)) != _state_digest(self.states[-1]):
             raise Mismatch("the replay does not come to the stored weights: other library versions or threads?")
 
+    def program(self) -> Program:
+        """The same training as a program of arrays, for JAX."""
+        from poa.factory.programs import classifier_program
+
+        return classifier_program(self.corpus, self.task, self.recipe)
+
+    def arrays(self, queries: Corpus) -> dict[str, npt.NDArray[Any]]:
+        """`queries` as the program measures them."""
+        from poa.factory.programs import feature_arrays
+
+        return feature_arrays(self.task, queries)
+
     def retrained(self, weights: Sequence[float] | npt.NDArray[np.float64]) -> ClassifierRun:
         """The same recipe, initial weights, order and denominators with other record weights (0 = masked removal)."""
         return _train(self.corpus, self.task, self.recipe, _checked_weights(weights, len(self.corpus)), self.folder)
@@ -305,7 +318,7 @@ def _train(
     weights: npt.NDArray[np.float64],
     folder: Path | None,
 ) -> ClassifierRun:
-    initial = _initial_state(task, recipe)
+    initial = initial_state(task, recipe)
     denominators, losses = np.zeros(recipe.steps), np.zeros(recipe.steps)
     states, averages = list[State](), list[Moments]()
     for step in _steps(corpus, task, recipe, weights, initial, losses):
@@ -316,7 +329,7 @@ def _train(
             denominators[step.number] = step.denominator
     if not all(bool(torch.isfinite(value).all()) for value in states[-1].values()):
         raise PoaError(f"training diverged: a weight is not finite after step {recipe.steps}; use a smaller lr")
-    order = _batches(len(corpus), recipe)
+    order = batches(len(corpus), recipe)
     log = StepLog(order, np.full(recipe.steps, recipe.rate), denominators, losses)
     return ClassifierRun(corpus, task, recipe, log, tuple(states), initial, weights, folder, tuple(averages))
 
@@ -340,7 +353,7 @@ def _steps(
         moments = moments_of(recipe.rule, optimizer, parameters, number)
         return Step(number, model, records, weights[records], recipe.rate, float(len(records)), moments)
 
-    for number, row in enumerate(_batches(len(corpus), recipe)):
+    for number, row in enumerate(batches(len(corpus), recipe)):
         records = row[row >= 0]
         yield at(number, records)
         picks = torch.from_numpy(records)
@@ -357,7 +370,7 @@ def _steps(
     yield at(recipe.steps, np.zeros(0, np.int64))
 
 
-def _batches(records: int, recipe: ClassifierRecipe) -> npt.NDArray[np.int64]:
+def batches(records: int, recipe: ClassifierRecipe) -> npt.NDArray[np.int64]:
     """[steps, batch] manifest positions: a new seeded order each epoch; its last batch may be short (-1)."""
     rng = np.random.default_rng(recipe.seed)
     width = min(recipe.batch, records)
@@ -369,7 +382,7 @@ def _batches(records: int, recipe: ClassifierRecipe) -> npt.NDArray[np.int64]:
     return padded.reshape(-1, width)[: recipe.steps].copy()
 
 
-def _initial_state(task: Classifier, recipe: ClassifierRecipe) -> State:
+def initial_state(task: Classifier, recipe: ClassifierRecipe) -> State:
     """Uniform in +-1/sqrt(fan in), drawn in float64 so that both precisions start from the same numbers."""
     generator = torch.Generator().manual_seed(recipe.seed)
     model = _blank(task, recipe.hidden)

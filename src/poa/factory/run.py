@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 from safetensors.torch import load_file
 
 from poa.digests import file_digest, plain_digest
@@ -22,6 +24,9 @@ from poa.factory.replay import replayed
 from poa.protocols import Moments, Optimizer, Step
 from poa.records import Corpus
 from poa.steplog import StepLog
+
+if TYPE_CHECKING:
+    from poa.gradients.program import Program
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +107,23 @@ class LoRARun:
     def replay(self) -> Iterator[Step]:
         """Every step of the training once more; see `poa.factory.replay`."""
         return replayed(self)
+
+    @property
+    def weights(self) -> npt.NDArray[np.float64]:
+        """[records] factors on the losses: all 1."""
+        return np.ones(len(self.corpus))
+
+    def program(self) -> Program:
+        """The same training as a program of arrays, for JAX; `Unsupported` for shapes that it does not know."""
+        from poa.factory.programs import lora_program
+
+        return lora_program(self.corpus, self.recipe, self.parent)
+
+    def arrays(self, queries: Corpus) -> dict[str, npt.NDArray[Any]]:
+        """`queries` as the program measures them."""
+        from poa.factory.programs import token_arrays
+
+        return token_arrays(self.task, queries, whole=True)
 
 
 def moments_file(folder: Path, step: int) -> Path:

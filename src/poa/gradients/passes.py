@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
+
+import psutil
 
 from poa.errors import PoaError
 from poa.gradients.capture import Captured, capturing
@@ -86,7 +87,8 @@ class Passes:
 
 
 def _free() -> int:
-    return min(ROOM, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4)
+    """What is available, not what is unused: files that the system keeps at hand make room when asked."""
+    return min(ROOM, psutil.virtual_memory().available // 4)
 
 
 def _size(captured: Captured) -> int:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from poa.methods.less import LESS
     from poa.methods.logra import LoGra
     from poa.methods.lorif import LoRIF
+    from poa.methods.magic import MAGIC
     from poa.methods.random import Random
     from poa.methods.relatif import RelatIF
     from poa.methods.representer import Representer
@@ -69,6 +70,7 @@ _HOMES = {
     "in_run": ("in_run", "InRun"),
     "dvemb": ("dvemb", "DVEmb"),
     "adamw_influence": ("adamw_influence", "AdamWInfluence"),
+    "magic": ("magic", "MAGIC"),
     "source": ("source", "SOURCE"),
     "lorif": ("lorif", "LoRIF"),
     "captum": ("captum_tracin", "CaptumTracIn"),
@@ -86,6 +88,7 @@ _INDEXES = {
     "repsim": ("poa.methods.repsim", "RepSimIndex"),
     "solved": ("poa.gradients.solved", "SolvedIndex"),
     "spans": ("poa.methods.spans", "SpansIndex"),
+    "unrolled": ("poa.gradients.unrolled", "UnrolledIndex"),
 }
 _CLASSES = {cls: module for module, cls in _HOMES.values()}
 
@@ -96,6 +99,7 @@ __all__ = [
     "EKFACCG",
     "KFAC",
     "LESS",
+    "MAGIC",
     "SOURCE",
     "TRAK",
     "AdamWInfluence",

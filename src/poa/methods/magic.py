@@ -1,0 +1,45 @@
+"""MAGIC: the derivative of the final measurement by every record's weight, through the whole training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from poa.errors import PoaError
+from poa.gradients.unrolled import UnrolledIndex, programmed
+
+if TYPE_CHECKING:
+    from poa.protocols import TrainingRun
+
+
+@dataclass(frozen=True)
+class MAGIC:
+    """score(q, i) = d m_q / d w_i, w_i the factor on record i's loss wherever it occurs.
+
+    The training is a program of arrays (JAX); it is run, then reversed step by step with the queries' gradients as up
+    to `stack` stacked cotangents, computing states again from every sqrt(T)-th one. Exact for this run: order, rates,
+    optimizer and seed. `smooth`: the least metasmoothness at which it answers (0 = not tested); a training that is not
+    smooth in its weights has a derivative that says nothing about removal. Nats. float32 or float64 only.
+    """
+
+    stack: int = 128
+    smooth: float = 0.9
+    seed: int = 0
+
+    family: ClassVar[str] = "gradient"
+    needs: ClassVar[str] = "a run that poa trained, of a shape known to JAX"
+    cost: ClassVar[str] = "17 trainings at once for the test; about 4 trainings per query, stacked"
+    citation: ClassVar[str] = (
+        "Ilyas & Engstrom, MAGIC: Near-optimal data attribution for deep learning, 2025, arXiv 2504.16430; Engstrom et "
+        "al., Optimizing ML training with metagradient descent, 2025, arXiv 2503.13751"
+    )
+
+    def __post_init__(self) -> None:
+        if self.stack < 1:
+            raise PoaError(f"magic.stack is {self.stack}, must be 1 or more")
+        if not 0 <= self.smooth <= 1:
+            raise PoaError(f"magic.smooth is {self.smooth}, must lie between 0 and 1")
+
+    def fit(self, run: TrainingRun) -> UnrolledIndex:
+        programmed(run)
+        return UnrolledIndex(run, repr(self), self.stack, self.smooth, self.seed)
