@@ -1,21 +1,26 @@
-"""Counterfactual retraining: many subset models of one run, in parallel, each measured on the same queries."""
+"""Counterfactual retraining: many subset models of one run, each measured on the same queries, none trained twice.
+
+Classifiers are programs of arrays (`poa.gradients.program`), all models of a stack in one call; LoRA fine-tunes are
+torch stacks (`poa.factory.stacked`), shared out among processes.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import torch
 
 from poa.digests import plain_digest, sha256
-from poa.errors import Corrupt
-from poa.factory.bases import Base
-from poa.factory.recipe import LoRARecipe
+from poa.errors import Corrupt, Unsupported
+from poa.factory.classifier import ClassifierRun
+from poa.factory.programs import classifier_program, feature_arrays
 from poa.factory.run import LoRARun
 from poa.factory.stacked import measure_stack, train_stack
 from poa.factory.versions import library_versions
@@ -25,63 +30,99 @@ from poa.progress import track
 from poa.records import Corpus
 
 Array = npt.NDArray[np.float64]
-# Models a stack: activations grow with it, and stacks are what processes share out.
-STACK = 8
+Weights = npt.NDArray[np.floating[Any]]
+# Models that are trained together and kept in one file. LoRA: activations grow with it, and stacks are what processes
+# share out.
+STACK, CLASSIFIERS = 8, 128
+
+
+class Job(NamedTuple):
+    """One stack: `body` determines the result besides weights and queries, `train` makes it."""
+
+    body: list[object]
+    train: Callable[[Any, Any, Corpus, Weights, Corpus], Array]
+    parent: Any
+    recipe: Any
+    corpus: Corpus
+    weights: Weights
+    queries: Corpus
+
+    @property
+    def key(self) -> str:
+        exact = sha256(np.ascontiguousarray(self.weights, "<f8").tobytes())
+        return plain_digest([*self.body, self.corpus.digest, exact, self.queries.digest, library_versions()])[:32]
+
+    def run(self) -> None:
+        """Train, measure and keep."""
+        values = self.train(self.parent, self.recipe, self.corpus, self.weights, self.queries)
+        body = np.ascontiguousarray(values, "<f8").tobytes()
+        header = f"{values.shape[0]} {values.shape[1]} {sha256(body)}\n".encode()
+        write_atomic(_path(self.key), header + body)
 
 
 def retrain(
-    run: LoRARun, weights: npt.NDArray[np.floating[Any]], queries: Corpus, seeds: Sequence[int], workers: int = 0
+    run: LoRARun | ClassifierRun, weights: Weights, queries: Corpus, seeds: Sequence[int], workers: int = 0
 ) -> Array:
     """[S, M, Q] measurements (nats) after running `run`'s recipe with record weights [M, N] and each seed.
 
-    Weight 0 is *masked* removal: same start, order, rates and denominators as with the record. One process per core
-    (`workers=0`), one thread each, so results do not depend on the number of cores. Every stack is cached under the
-    digest of all that determines it; an interrupted call continues where it stopped.
+    Weight 0 is *masked* removal: same start, order, rates and denominators as with the record. LoRA: one process per
+    core (`workers=0`), one thread each, so results do not depend on the number of cores. Every stack is cached under
+    the digest of all that determines it; an interrupted call continues where it stopped.
     """
-    jobs = [
-        (run.parent, replace(run.recipe, seed=seed), run.corpus, weights[start : start + STACK], queries)
-        for seed in seeds
-        for start in range(0, len(weights), STACK)
-    ]
-    keys = [_key(*job) for job in jobs]
-    todo = [i for i, key in enumerate(keys) if not _path(key).is_file()]
-    count = min(len(todo), workers or os.cpu_count() or 1)
+    size = STACK if isinstance(run, LoRARun) else CLASSIFIERS
+    starts = range(0, len(weights), size)
+    jobs = [_job(run, seed, weights[start : start + size], queries) for seed in seeds for start in starts]
+    todo = [job for job in jobs if not _path(job.key).is_file()]
+    count = min(len(todo), workers or os.cpu_count() or 1) if isinstance(run, LoRARun) else 1
     label = f"retrain {len(weights)} x {len(seeds)}"
     if count > 1:
         with processes(count) as pool:
-            list(track(pool.map(_job, [jobs[i] for i in todo], [keys[i] for i in todo]), label, len(todo)))
+            list(track(pool.map(Job.run, todo), label, len(todo)))
     else:
-        for i in track(todo, label, len(todo)):
-            _job(jobs[i], keys[i])
-    stacks = -(-len(weights) // STACK)
-    rows = [_read(key) for key in keys]
-    return np.stack([np.concatenate(rows[s * stacks : (s + 1) * stacks]) for s in range(len(seeds))])
+        for job in track(todo, label, len(todo)):
+            job.run()
+    rows = [_read(job.key) for job in jobs]
+    return np.stack([np.concatenate(rows[s * len(starts) : (s + 1) * len(starts)]) for s in range(len(seeds))])
 
 
-def _key(
-    parent: Base, recipe: LoRARecipe, corpus: Corpus, weights: npt.NDArray[np.floating[Any]], queries: Corpus
-) -> str:
-    exact = np.ascontiguousarray(weights, "<f8").tobytes()
-    body = [parent.digest, recipe.plain(), corpus.digest, sha256(exact), queries.digest, library_versions()]
-    return plain_digest(["retrain/2", *body])[:32]
+def _job(run: LoRARun | ClassifierRun, seed: int, weights: Weights, queries: Corpus) -> Job:
+    recipe = replace(run.recipe, seed=seed)
+    if isinstance(run, LoRARun):
+        body: list[object] = ["retrain/2", run.parent.digest, recipe.plain()]
+        return Job(body, _adapters, run.parent, recipe, run.corpus, weights, queries)
+    if isinstance(run, ClassifierRun):  # pyright: ignore[reportUnnecessaryIsInstance]
+        body = ["retrain-classifier/1", asdict(run.task), recipe.plain()]
+        return Job(body, _classifiers, run.task, recipe, run.corpus, weights, queries)
+    raise Unsupported(f"a {type(run).__name__} cannot be trained again: poa did not train it")
 
 
-def _path(key: str) -> Path:
-    return cache_home() / "retrained" / f"{key}.npy"
-
-
-def _job(job: tuple[Base, LoRARecipe, Corpus, npt.NDArray[np.floating[Any]], Corpus], key: str) -> None:
-    parent, recipe, corpus, weights, queries = job
+def _adapters(parent: Any, recipe: Any, corpus: Corpus, weights: Weights, queries: Corpus) -> Array:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         stack = train_stack(corpus, recipe, parent, torch.from_numpy(np.asarray(weights, np.float32)))
-        values = measure_stack(stack, parent.task(), queries).numpy()
+        return measure_stack(stack, parent.task(), queries).numpy()
     finally:
         torch.set_num_threads(before)
-    body = np.ascontiguousarray(values, "<f8").tobytes()
-    header = f"{values.shape[0]} {values.shape[1]} {sha256(body)}\n".encode()
-    write_atomic(_path(key), header + body)
+
+
+def _classifiers(task: Any, recipe: Any, corpus: Corpus, weights: Weights, queries: Corpus) -> Array:
+    """In as many calls as memory asks for; their sizes are powers of two, so that few shapes are compiled."""
+    program, asked = classifier_program(corpus, task, recipe), feature_arrays(task, queries)
+    widths = task.features + sum(recipe.hidden) + task.classes
+    numbers = sum(value.size for value in program.start.values()) * 8 + 6 * widths * min(recipe.batch, len(corpus))
+    room = max(1, psutil.virtual_memory().available // 4 // (numbers * 8))
+    size = 1 << min(room.bit_length() - 1, (len(weights) - 1).bit_length())
+    parts: list[Array] = []
+    for start in range(0, len(weights), size):
+        part = np.asarray(weights[start : start + size], np.float64)
+        filled = np.concatenate([part, np.ones((size - len(part), len(corpus)))])
+        parts.append(program.measured(filled, asked)[: len(part)])
+    return np.concatenate(parts)
+
+
+def _path(key: str) -> Path:
+    return cache_home() / "retrained" / f"{key}.npy"
 
 
 def _read(key: str) -> Array:

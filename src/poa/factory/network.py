@@ -1,4 +1,4 @@
-"""Language models as pure functions of their weights, for JAX: GPT-2 and Llama shapes, whole or under LoRA."""
+"""Networks as pure functions of their weights, for JAX: classifiers, GPT-2 and Llama shapes, whole or under LoRA."""
 
 from __future__ import annotations
 
@@ -47,6 +47,52 @@ class Shape:
                 scale,
             )
         raise Unsupported(f"a {kind} is not known to JAX here; known are {', '.join(KINDS)}")
+
+
+@dataclass(frozen=True)
+class LanguageNetwork:
+    """A causal language model of a shape; satisfies `poa.gradients.program.Network`."""
+
+    shape: Shape
+
+    def losses(self, trained: Mapping[str, Array], frozen: Mapping[str, Array], rows: Any) -> Array:
+        return token_losses(self.shape, trained, frozen, rows)
+
+    def measure(self, trained: Mapping[str, Array], frozen: Mapping[str, Array], rows: Any) -> Array:
+        return -token_losses(self.shape, trained, frozen, rows)
+
+
+@dataclass(frozen=True)
+class ClassifierNetwork:
+    """Logistic regression or a tanh network of `depth` linear layers; rows {"x": [b, features], "y": [b]}."""
+
+    depth: int
+
+    def losses(self, trained: Mapping[str, Array], frozen: Any, rows: Any) -> Array:
+        """Cross entropies."""
+        import jax
+        import jax.numpy as jnp
+
+        logits, own = self._logits(trained, rows)
+        return jax.nn.logsumexp(logits, -1) - jnp.where(own, logits, 0.0).sum(-1)
+
+    def measure(self, trained: Mapping[str, Array], frozen: Any, rows: Any) -> Array:
+        """log p_y - log(1 - p_y)"""
+        import jax
+        import jax.numpy as jnp
+
+        logits, own = self._logits(trained, rows)
+        return jnp.where(own, logits, 0.0).sum(-1) - jax.nn.logsumexp(jnp.where(own, -jnp.inf, logits), -1)
+
+    def _logits(self, trained: Mapping[str, Array], rows: Any) -> tuple[Array, Array]:
+        """([b, classes], the same with True at the label)"""
+        import jax.numpy as jnp
+
+        x = rows["x"]
+        for layer in range(self.depth):
+            x = jnp.tanh(x) if layer else x
+            x = x @ trained[f"{2 * layer}.weight"].T + trained[f"{2 * layer}.bias"]
+        return x, jnp.arange(x.shape[-1]) == rows["y"][:, None]
 
 
 @dataclass(frozen=True)

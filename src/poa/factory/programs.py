@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from poa.errors import Unsupported
 from poa.factory import adapters
 from poa.factory.causal import IGNORE
 from poa.factory.classifier import batches, initial_state
-from poa.factory.network import Shape, token_losses
+from poa.factory.network import ClassifierNetwork, LanguageNetwork, Shape
 from poa.factory.schedule import schedule
 from poa.gradients.program import Lane, Program
 
@@ -32,13 +31,11 @@ LANE = 2
 def classifier_program(corpus: Corpus, task: Classifier, recipe: ClassifierRecipe) -> Program:
     """Logistic regression or tanh network: what `train_classifier` would do with this recipe."""
     start = {name: value.numpy() for name, value in initial_state(task, recipe).items()}
-    depth = len(recipe.hidden) + 1
     order = batches(len(corpus), recipe)
     return Program(
+        ClassifierNetwork(len(recipe.hidden) + 1),
         start,
         {},
-        partial(_cross_entropy, depth),
-        partial(_log_odds, depth),
         (Lane(feature_arrays(task, corpus), order),),
         np.full(recipe.steps, recipe.rate),
         (order >= 0).sum(1).astype(np.float64),
@@ -65,10 +62,9 @@ def lora_program(corpus: Corpus, recipe: LoRARecipe, parent: Base) -> Program:
     lengths = (data["labels"][:, 1:] != IGNORE).sum(1)
     plan = schedule([int(length) for length in lengths], recipe)
     return Program(
+        LanguageNetwork(shape),
         start,
         frozen,
-        partial(token_losses, shape),
-        partial(_negative, shape),
         lanes(data, np.asarray(plan.records, np.int64)),
         np.asarray(plan.rate, np.float64),
         np.asarray(plan.denominator, np.float64),
@@ -114,36 +110,3 @@ def named_arrays(model: Any) -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt
         plain = name.removeprefix("base_model.model.").replace(".base_layer", "").replace(".default.weight", "")
         (trained if value.requires_grad else frozen)[plain] = array
     return trained, frozen
-
-
-def _logits(depth: int, trained: Mapping[str, Any], x: Any) -> Any:
-    import jax.numpy as jnp
-
-    for layer in range(depth):
-        x = jnp.tanh(x) if layer else x
-        x = x @ trained[f"{2 * layer}.weight"].T + trained[f"{2 * layer}.bias"]
-    return x
-
-
-def _cross_entropy(depth: int, trained: Mapping[str, Any], frozen: Any, rows: Any) -> Any:
-    """[b] nats"""
-    import jax
-    import jax.numpy as jnp
-
-    logits = _logits(depth, trained, rows["x"])
-    own = jnp.arange(logits.shape[-1]) == rows["y"][:, None]
-    return jax.nn.logsumexp(logits, -1) - jnp.where(own, logits, 0.0).sum(-1)
-
-
-def _log_odds(depth: int, trained: Mapping[str, Any], frozen: Any, rows: Any) -> Any:
-    """[b] log p_y - log(1 - p_y)"""
-    import jax
-    import jax.numpy as jnp
-
-    logits = _logits(depth, trained, rows["x"])
-    own = jnp.arange(logits.shape[-1]) == rows["y"][:, None]
-    return jnp.where(own, logits, 0.0).sum(-1) - jax.nn.logsumexp(jnp.where(own, -jnp.inf, logits), -1)
-
-
-def _negative(shape: Shape, trained: Mapping[str, Any], frozen: Any, rows: Any) -> Any:
-    return -token_losses(shape, trained, frozen, rows)

@@ -1,18 +1,19 @@
 """A training as a program of arrays: run for many record weights at once, and differentiated as a whole.
 
 Every model of a batch shares start, order, rates and denominators and differs in the weights that multiply its records'
-losses: `vmap` over the weights, `scan` over the steps, one compilation. The same program, reversed, gives the
-derivative of a measurement by every record's weight.
+losses: `vmap` over the weights, `scan` over the steps. The same program, reversed, gives the derivative of a
+measurement by every record's weight. What is compiled knows shapes only: other seeds, data and weights of the same
+shape use it again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, partial
 from math import isqrt
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +21,27 @@ import numpy.typing as npt
 from poa.errors import PoaError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from poa.protocols import Optimizer
 
 Matrix64 = npt.NDArray[np.float64]
 # A pytree of arrays; JAX has no type for it.
 Tree = Any
-# Queries that go through a network together.
+# Queries that go through a network together when they are only measured.
 QUERIES = 8
+
+
+class Network(Protocol):
+    """A hashable description of a network: equal ones are compiled once."""
+
+    def losses(self, trained: Tree, frozen: Tree, rows: Tree) -> Any:
+        """[b] nats, summed over what is supervised in a record; each from its record alone."""
+        ...
+
+    def measure(self, trained: Tree, frozen: Tree, rows: Tree) -> Any:
+        """[b] nats, larger = better; each from its query alone."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,17 +54,15 @@ class Lane:
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """start: what is trained; frozen: what is not. losses(trained, frozen, rows) -> [b] nats, summed over a record;
-    measure(trained, frozen, rows) -> [b] nats, larger = better; a row depends on its record alone.
+    """start: what is trained; frozen: what is not.
 
     Step t descends the sum over its records (in all lanes) of weight x loss / denominators[t] at rates[t] by `rule`.
-    dtype: of all arithmetic, "float32" or "float64".
+    dtype: of all arithmetic, "float32" or "float64". records: N, how many the manifest has.
     """
 
+    network: Network
     start: Tree
     frozen: Tree
-    losses: Callable[[Tree, Tree, Tree], Any]
-    measure: Callable[[Tree, Tree, Tree], Any]
     lanes: tuple[Lane, ...]
     rates: Matrix64
     denominators: Matrix64
@@ -60,13 +73,13 @@ class Program:
     def trained(self, weights: npt.NDArray[np.floating[Any]]) -> Tree:
         """The trained tree with a first axis of models; weights [M, N], 0 = masked removal."""
         with precision(self.dtype):
-            return self._finals(self.start, self.frozen, self._spread(weights))
+            return self._compiled("finals")(self._given, self._spread(weights))
 
     def measured(self, weights: npt.NDArray[np.floating[Any]], queries: Tree) -> Matrix64:
         """[M, Q] measurements after training with each row of `weights`."""
         with precision(self.dtype):
-            finals = self._finals(self.start, self.frozen, self._spread(weights))
-            return np.asarray(self._measures(finals, self.frozen, queries), np.float64)
+            finals = self._compiled("finals")(self._given, self._spread(weights))
+            return np.asarray(self._compiled("measures")(finals, self.frozen, queries), np.float64)
 
     def metagradient(
         self, weights: npt.NDArray[np.floating[Any]], queries: Tree, stack: int = 128
@@ -80,22 +93,26 @@ class Program:
         """
         with precision(self.dtype):
             spread = tuple(part[0] for part in self._spread(np.asarray(weights)[None]))
-            final = self._final(self.start, self.frozen, spread)
-            values, asked = self._asked(final, self.frozen, queries)
+            values, asked = self._compiled("asked")(self._given, spread, queries)
             found = [
-                self._reversed(self.start, self.frozen, spread, _part(asked, start, stack))
+                self._compiled("reversed")(self._given, spread, _rows(asked, start, stack))
                 for start in range(0, len(values), stack)
             ]
-        slopes = [
-            np.concatenate([np.asarray(part[i], np.float64) for part in found])[: len(values)]
-            for i in range(len(self.lanes))
-        ]
         out = np.zeros((len(values), self.records))
-        for lane, slope in zip(self.lanes, slopes, strict=True):
-            rows, kept = slope.reshape(len(out), -1), lane.places.ravel() >= 0
-            for into, row in zip(out, rows, strict=True):
+        for at, lane in enumerate(self.lanes):
+            slope = np.concatenate([np.asarray(part[at], np.float64) for part in found])[: len(values)]
+            kept = lane.places.ravel() >= 0
+            for into, row in zip(out, slope.reshape(len(out), -1), strict=True):
                 np.add.at(into, lane.places.ravel()[kept], row[kept])
         return np.asarray(values, np.float64), out
+
+    def _compiled(self, what: str) -> Callable[..., Any]:
+        return _compiled(self.network, self.rule, self.dtype)[what]
+
+    @property
+    def _given(self) -> tuple[Any, ...]:
+        lanes = tuple((lane.data, lane.places.astype(np.int32)) for lane in self.lanes)
+        return self.start, self.frozen, lanes, self.rates.astype(self.dtype), self.denominators.astype(self.dtype)
 
     def _spread(self, weights: npt.NDArray[np.floating[Any]]) -> tuple[Any, ...]:
         """Per lane [M, T, b]: the weight of the record in each place, 0 in empty ones."""
@@ -104,125 +121,102 @@ class Program:
             raise PoaError(f"weights have shape {rows.shape}, must be [models, {self.records}]")
         return tuple(np.where(lane.places >= 0, rows[:, lane.places], 0) for lane in self.lanes)
 
-    def _scan(self, start: Tree, frozen: Tree, factors: tuple[Any, ...]) -> Tree:
-        """One model through all steps, in parts of about sqrt(T) that a reversal computes again.
 
-        What is missing in the last part is filled up with steps that change nothing, so that there is one loop to
-        compile.
-        """
-        import jax
-        import jax.numpy as jnp
+@cache
+def _compiled(network: Network, rule: Optimizer, dtype: str) -> dict[str, Callable[..., Any]]:
+    """The functions of all programs of this network, optimizer and precision."""
+    import jax
 
-        steps, size = len(self.rates), _part_size(len(self.rates))
-        given = (self.rates, self.denominators, np.arange(steps), tuple(lane.places for lane in self.lanes), factors)
-        state = (start, *(() if self.rule.kind == "sgd" and not self.rule.momentum else self._zeros(start)))
+    def single(trained: Tree, frozen: Tree, row: Tree) -> Any:
+        return network.measure(trained, frozen, jax.tree.map(lambda x: x[None], row))[0]
 
-        def step(state: Tree, now: Tree) -> tuple[Tree, None]:
-            number = now[2]
-            moved = self._stepped(state, frozen, *now)
-            if steps % size:
-                moved = jax.tree.map(lambda new, old: jnp.where(number < steps, new, old), moved, state)
-            return moved, None
+    def measures(trained: Tree, frozen: Tree, queries: Tree) -> Any:
+        return jax.lax.map(partial(single, trained, frozen), queries, batch_size=QUERIES)
 
-        def folded(x: Any) -> Any:
-            array = jnp.asarray(x)
-            array = array.astype(self.dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
-            # the last entries again: a step that nobody takes has a denominator that is not 0, too
-            wide = jnp.pad(array, ((0, -steps % size), *((0, 0) for _ in array.shape[1:])), mode="edge")
-            return wide.reshape(-1, size, *array.shape[1:])
+    def asked(given: tuple[Any, ...], factors: tuple[Any, ...], queries: Tree) -> Any:
+        """([Q], their gradients at the end); one at a time: last digits must not depend on the queries beside."""
+        final = _finals(network, rule, given, factors)
+        return jax.lax.map(partial(jax.value_and_grad(single), final, given[1]), queries)
 
-        @jax.checkpoint  # type: ignore[misc]
-        def part(state: Tree, some: Tree) -> tuple[Tree, None]:
-            return jax.lax.scan(jax.checkpoint(step), state, some)
+    def pulled(given: tuple[Any, ...], factors: tuple[Any, ...], signals: Tree) -> Any:
+        _, back = jax.vjp(lambda factors: _finals(network, rule, given, factors), factors)
+        return jax.vmap(lambda signal: back(signal)[0])(signals)
 
-        numbered = (*given[:2], np.arange(steps + -steps % size).reshape(-1, size), *given[3:])
-        folded_ = tuple(x if at == 2 else jax.tree.map(folded, x) for at, x in enumerate(numbered))
-        return jax.lax.scan(part, state, folded_)[0][0]
-
-    def _zeros(self, start: Tree) -> tuple[Tree, ...]:
-        import jax
-        import jax.numpy as jnp
-
-        zeros = jax.tree.map(jnp.zeros_like, start)
-        return (zeros,) if self.rule.kind == "sgd" else (zeros, zeros)
-
-    def _stepped(
-        self, state: Tree, frozen: Tree, rate: Any, denominator: Any, number: Any, places: Any, factors: Any
-    ) -> Tree:
-        import jax
-        import jax.numpy as jnp
-
-        trained = state[0]
-
-        def loss(trained: Tree, rows: Tree, factor: Any) -> Any:
-            return (factor * self.losses(trained, frozen, rows)).sum() / denominator
-
-        total: Any = None
-        for lane, at, factor in zip(self.lanes, places, factors, strict=True):
-            rows = jax.tree.map(lambda x, at=at: jnp.asarray(x)[jnp.maximum(at, 0)], lane.data)
-            slope = jax.grad(loss)(trained, rows, factor)
-            total = slope if total is None else jax.tree.map(jnp.add, total, slope)
-        return _updated(self.rule, state, total, rate, number)
-
-    @cached_property
-    def _finals(self) -> Callable[..., Tree]:
-        import jax
-
-        return jax.jit(jax.vmap(self._scan, (None, None, 0)))
-
-    @cached_property
-    def _final(self) -> Callable[..., Tree]:
-        import jax
-
-        return jax.jit(self._scan)
-
-    @cached_property
-    def _measures(self) -> Callable[..., Any]:
-        import jax
-
-        def one(trained: Tree, frozen: Tree, queries: Tree) -> Any:
-            return jax.lax.map(lambda row: self._single(trained, frozen, row), queries, batch_size=QUERIES)
-
-        return jax.jit(jax.vmap(one, (0, None, None)))
-
-    @cached_property
-    def _asked(self) -> Callable[..., Any]:
-        """(trained, frozen, queries) -> ([Q], their gradients at `trained`)."""
-        import jax
-
-        def every(trained: Tree, frozen: Tree, queries: Tree) -> Any:
-            slope = jax.value_and_grad(self._single)
-            # one at a time: last digits must not depend on the queries beside
-            return jax.lax.map(lambda row: slope(trained, frozen, row), queries)
-
-        return jax.jit(every)
-
-    def _single(self, trained: Tree, frozen: Tree, row: Tree) -> Any:
-        import jax
-
-        return self.measure(trained, frozen, jax.tree.map(lambda x: x[None], row))[0]
-
-    @cached_property
-    def _reversed(self) -> Callable[..., Any]:
-        import jax
-
-        def pulled(start: Tree, frozen: Tree, factors: tuple[Any, ...], asked: Tree) -> Any:
-            _, back = jax.vjp(lambda factors: self._scan(start, frozen, factors), factors)
-            return jax.vmap(lambda signal: back(signal)[0])(asked)
-
-        return jax.jit(pulled)
+    return {
+        "finals": jax.jit(jax.vmap(partial(_finals, network, rule), (None, 0))),
+        "measures": jax.jit(jax.vmap(measures, (0, None, None))),
+        "asked": jax.jit(asked),
+        "reversed": jax.jit(pulled),
+    }
 
 
-def _part(tree: Tree, start: int, size: int) -> Tree:
-    """Rows [start, start + size) of every leaf, zeros where there are none."""
+def _finals(network: Network, rule: Optimizer, given: tuple[Any, ...], factors: tuple[Any, ...]) -> Tree:
+    """One model through all steps, in parts of about sqrt(T) that a reversal computes again.
+
+    What is missing in the last part is filled up with steps that change nothing, so that there is one loop to compile.
+    """
     import jax
     import jax.numpy as jnp
 
-    def cut(x: Any) -> Any:
-        rows = x[start : start + size]
-        return jnp.pad(rows, ((0, size - len(rows)), *((0, 0) for _ in x.shape[1:])))
+    start, frozen, lanes, rates, denominators = given
+    steps = len(rates)
+    size = _part_size(steps)
+    places = tuple(places for _, places in lanes)
 
-    return jax.tree.map(cut, tree)
+    def step(state: Tree, now: Tree) -> tuple[Tree, None]:
+        moved = _stepped(network, rule, frozen, tuple(data for data, _ in lanes), state, *now)
+        if steps % size:
+            moved = jax.tree.map(lambda new, old: jnp.where(now[0] < steps, new, old), moved, state)
+        return moved, None
+
+    def folded(x: Any) -> Any:
+        # the last entry again: a step that nobody takes has a denominator that is not 0, too
+        wide = jnp.pad(x, ((0, -steps % size), *((0, 0) for _ in x.shape[1:])), mode="edge")
+        return wide.reshape(-1, size, *x.shape[1:])
+
+    @jax.checkpoint  # type: ignore[misc]
+    def part(state: Tree, some: Tree) -> tuple[Tree, None]:
+        return jax.lax.scan(jax.checkpoint(step), state, some)
+
+    numbers = jnp.arange(steps + -steps % size).reshape(-1, size)
+    rest = jax.tree.map(folded, (rates, denominators, places, factors))
+    return jax.lax.scan(part, _start(rule, start), (numbers, *rest))[0][0]
+
+
+def _start(rule: Optimizer, start: Tree) -> tuple[Tree, ...]:
+    """(weights, and as many moments as the rule keeps)"""
+    import jax
+    import jax.numpy as jnp
+
+    moments = 2 if rule.kind == "adamw" else int(rule.momentum > 0)
+    state = jax.tree.map(jnp.asarray, start)
+    return state, *(jax.tree.map(jnp.zeros_like, state) for _ in range(moments))
+
+
+def _stepped(
+    network: Network,
+    rule: Optimizer,
+    frozen: Tree,
+    data: tuple[Tree, ...],
+    state: Tree,
+    number: Any,
+    rate: Any,
+    denominator: Any,
+    places: tuple[Any, ...],
+    factors: tuple[Any, ...],
+) -> Tree:
+    import jax
+    import jax.numpy as jnp
+
+    def loss(trained: Tree, rows: Tree, factor: Any) -> Any:
+        return (factor * network.losses(trained, frozen, rows)).sum() / denominator
+
+    total: Any = None
+    for table, at, factor in zip(data, places, factors, strict=True):
+        rows = jax.tree.map(lambda x, at=at: x[jnp.maximum(at, 0)], table)
+        slope = jax.grad(loss)(state[0], rows, factor)
+        total = slope if total is None else jax.tree.map(jnp.add, total, slope)
+    return _updated(rule, state, total, rate, number)
 
 
 def _updated(rule: Optimizer, state: Tree, slope: Tree, rate: Any, number: Any) -> Tree:
@@ -253,6 +247,18 @@ def _part_size(steps: int) -> int:
     """Of the sizes from sqrt(steps) to twice that, the one that leaves the last part fullest."""
     root = isqrt(steps - 1) + 1
     return min(range(root, 2 * root), key=lambda size: (-steps % size, size))
+
+
+def _rows(tree: Tree, start: int, size: int) -> Tree:
+    """Rows [start, start + size) of every leaf, zeros where there are none."""
+    import jax
+    import jax.numpy as jnp
+
+    def cut(x: Any) -> Any:
+        rows = x[start : start + size]
+        return jnp.pad(rows, ((0, size - len(rows)), *((0, 0) for _ in x.shape[1:])))
+
+    return jax.tree.map(cut, tree)
 
 
 @contextmanager

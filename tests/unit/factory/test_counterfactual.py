@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from tests.language import RECIPE
 
 from poa.errors import Corrupt
 from poa.factory import adapters, counterfactual
+from poa.factory.classifier import train_classifier
 from poa.factory.counterfactual import retrain
+from poa.factory.digits import digits
 from poa.factory.measuring import measurements
 from poa.factory.run import LoRARun
 from poa.factory.stacked import measure_stack, train_stack
@@ -122,3 +125,23 @@ def test_an_interrupted_call_continues(
     assert len(list(own_cache.iterdir())) == 1
     assert retrain(run, weights, queries[:2], (0,), workers=1).shape == (1, 7, 2)
     assert len(calls) == 4
+
+
+def test_classifiers_are_trained_as_torch_trains_them_and_only_once(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two seeds, five models: the measurements of `retrained`, in whatever parts memory allows, then from the cache."""
+    corpus = digits(50, classes=(0, 1, 2))
+    train, asked = corpus[:40], corpus[40:]
+    trained = train_classifier(train, (5,), steps=9, batch=16, lr=0.01, optimizer="adamw")
+    masks = np.random.default_rng(0).integers(0, 2, (5, 40)).astype(float)
+    found = retrain(trained, masks, asked, (3, 4))
+    for at, seed in enumerate((3, 4)):
+        other = train_classifier(train, (5,), steps=9, batch=16, lr=0.01, optimizer="adamw", seed=seed)
+        expected = np.stack([measurements(trained.task, other.retrained(mask).model(), asked) for mask in masks])
+        np.testing.assert_allclose(found[at], expected, rtol=0, atol=1e-10)
+    monkeypatch.setattr(counterfactual.psutil, "virtual_memory", lambda: SimpleNamespace(available=1))
+    part = retrain(trained, masks[:3], asked, (3,))
+    np.testing.assert_allclose(part[0], found[0, :3], rtol=0, atol=1e-12)
+    monkeypatch.setattr(counterfactual, "classifier_program", None)
+    np.testing.assert_array_equal(retrain(trained, masks, asked, (3, 4)), found)

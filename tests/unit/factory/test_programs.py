@@ -10,7 +10,7 @@ import torch
 
 from poa.errors import Unsupported
 from poa.factory.adapters import attach
-from poa.factory.network import Shape, token_losses
+from poa.factory.network import LanguageNetwork, Shape, token_losses
 from poa.factory.programs import lanes, named_arrays
 from poa.factory.recipe import LoRARecipe
 from poa.gradients.program import Lane, Program
@@ -104,10 +104,9 @@ def test_training_ends_at_the_losses_of_torch(kind: str, lora: bool) -> None:
     start, frozen = named_arrays(fresh())
     shape = Shape.of(fresh().config, 2.0)
     program = Program(
+        LanguageNetwork(shape),
         start,
         frozen,
-        lambda trained, frozen, rows: token_losses(shape, trained, frozen, rows),
-        lambda trained, frozen, rows: -token_losses(shape, trained, frozen, rows),
         lanes(data, order, 2),
         rates,
         denominators,
@@ -148,9 +147,8 @@ def test_lora_metagradient_is_the_slope_of_retraining() -> None:
     wide = [{name: value.astype(np.float64) for name, value in part.items()} for part in (trained, frozen)]
     shape = Shape.of(model.config, 2.0)
     program = Program(
+        LanguageNetwork(shape),
         *wide,
-        lambda trained, frozen, rows: token_losses(shape, trained, frozen, rows),
-        lambda trained, frozen, rows: -token_losses(shape, trained, frozen, rows),
         lanes(data, order, 4),
         np.full(steps, 5e-3),
         np.full(steps, 40.0),
