@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from poa.protocols import Batch
 
 Precision = Literal["float32", "float64"]
+Measured = Literal["log-odds", "log-probability"]
 State = Mapping[str, Tensor]
 
 _DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
@@ -39,14 +40,18 @@ class Classifier:
     """Log-odds of a record's label under a network that ends in a Linear layer.
 
     `features` is the width of a record's features, `classes` the number of labels (0 <= label < classes).
-    A query's label is the class whose log-odds are explained. Models are `nn.Sequential` with a final `nn.Linear`.
+    A query's label is the class whose log-odds are explained, or with measures="log-probability" whose log-probability
+    (minus the loss) is. Models are `nn.Sequential` with a final `nn.Linear`.
     """
 
     features: int
     classes: int
     dtype: Precision = "float64"
+    measures: Measured = "log-odds"
 
     def __post_init__(self) -> None:
+        if self.measures not in ("log-odds", "log-probability"):
+            raise PoaError(f"measures is {self.measures!r}, must be log-odds or log-probability")
         if self.classes < 2:
             raise PoaError(f"a classifier needs at least 2 classes, got {self.classes}")
         if self.features < 1:
@@ -73,7 +78,9 @@ class Classifier:
         return F.cross_entropy(model(batch["x"]), batch["y"], reduction="none")
 
     def measurement(self, model: nn.Module, batch: Batch) -> Tensor:
-        """[B] log p_y - log(1 - p_y) = z_y - logsumexp of the other logits: exact where p_y rounds to 1."""
+        """[B] log p_y - log(1 - p_y) = z_y - logsumexp of the other logits: exact where p_y rounds to 1; or log p_y."""
+        if self.measures == "log-probability":
+            return -self.loss(model, batch)
         logits: Tensor = model(batch["x"])
         own = batch["y"].unsqueeze(1)
         others = logits.scatter(1, own, float("-inf"))
@@ -289,6 +296,7 @@ def train_classifier(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     classes: int | None = None,
+    measures: Measured = "log-odds",
     weights: Sequence[float] | npt.NDArray[np.float64] | None = None,
     cache: Path | None = None,
 ) -> ClassifierRun:
@@ -306,7 +314,7 @@ def train_classifier(
         tuple(hidden), steps, batch, lr, momentum, decay, seed, dtype, keep, optimizer, betas, eps
     )
     labels = max(record.label for record in corpus) + 1
-    task = Classifier(len(corpus[0].features), max(2, labels) if classes is None else classes, dtype)
+    task = Classifier(len(corpus[0].features), max(2, labels) if classes is None else classes, dtype, measures)
     given = np.ones(len(corpus)) if weights is None else weights
     return _train(corpus, task, recipe, _checked_weights(given, len(corpus)), cache)
 

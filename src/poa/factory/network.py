@@ -64,9 +64,13 @@ class LanguageNetwork:
 
 @dataclass(frozen=True)
 class ClassifierNetwork:
-    """Logistic regression or a tanh network of `depth` linear layers; rows {"x": [b, features], "y": [b]}."""
+    """Logistic regression or a tanh network of `depth` linear layers; rows {"x": [b, features], "y": [b]}.
+
+    measures: "log-odds" of the label or its "log-probability".
+    """
 
     depth: int
+    measures: str
 
     def losses(self, trained: Mapping[str, Array], frozen: Any, rows: Any) -> Array:
         """Cross entropies."""
@@ -77,7 +81,9 @@ class ClassifierNetwork:
         return jax.nn.logsumexp(logits, -1) - jnp.where(own, logits, 0.0).sum(-1)
 
     def measure(self, trained: Mapping[str, Array], frozen: Any, rows: Any) -> Array:
-        """log p_y - log(1 - p_y)"""
+        """log p_y - log(1 - p_y), or log p_y"""
+        if self.measures == "log-probability":
+            return -self.losses(trained, frozen, rows)
         import jax
         import jax.numpy as jnp
 

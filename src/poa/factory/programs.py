@@ -33,7 +33,7 @@ def classifier_program(corpus: Corpus, task: Classifier, recipe: ClassifierRecip
     start = {name: value.numpy() for name, value in initial_state(task, recipe).items()}
     order = batches(len(corpus), recipe)
     return Program(
-        ClassifierNetwork(len(recipe.hidden) + 1),
+        ClassifierNetwork(len(recipe.hidden) + 1, task.measures),
         start,
         {},
         (Lane(feature_arrays(task, corpus), order),),
