@@ -200,8 +200,9 @@ def figures(rows: Mapping[str, Any], truths: Mapping[float, SubsetTruth]) -> dic
         for percent in ("1", "5"):
             out[f"magic_mlp_{percent}"] = rows["magic"]["lds"][percent]["own_run"]
         exact = rows["magic"]["lds"]["5"]["own_run"]["value"]
-        best = max(single, key=lambda label: rows[label]["lds"]["5"]["own_run"]["value"])
-        out["best_over_magic_mlp"] = {"value": rows[best]["lds"]["5"]["own_run"]["value"] / exact, "method": best}
+        if single:
+            best = max(single, key=lambda label: rows[label]["lds"]["5"]["own_run"]["value"])
+            out["best_over_magic_mlp"] = {"value": rows[best]["lds"]["5"]["own_run"]["value"] / exact, "method": best}
         for percent, truth in ((f"{100 * removed:g}", truth) for removed, truth in truths.items()):
             held = rows["magic"]["lds"][percent].get("ensemble_seed_mean")
             if held is not None:
@@ -214,9 +215,9 @@ def figures(rows: Mapping[str, Any], truths: Mapping[float, SubsetTruth]) -> dic
         if found:
             best = max(found, key=lambda label: found[label]["value"])
             out[name] = found[best] | {"method": best}
-    cheap = [label for label in rows if label not in EXACT]
-    best = min(cheap, key=lambda label: rows[label]["payout_tv"])
-    out["payout_tv_digits"] = {"value": rows[best]["payout_tv"], "method": best}
+    if cheap := [label for label in rows if label not in EXACT]:
+        best = min(cheap, key=lambda label: rows[label]["payout_tv"])
+        out["payout_tv_digits"] = {"value": rows[best]["payout_tv"], "method": best}
     return out
 
 

@@ -6,13 +6,12 @@ import os
 from collections.abc import Callable
 from statistics import median
 from tempfile import TemporaryDirectory
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
 
-from poa.benchmarks import Figures, interleave
+from poa.benchmarks import Figures, interleave, wall
 from poa.datanets.installed_docs import installed_docs
 from poa.factory.classifier import train_classifier
 from poa.factory.counterfactual import retrain
@@ -21,7 +20,7 @@ from poa.factory.digits import digits
 from poa.factory.finetune import finetune
 from poa.factory.recipe import LoRARecipe
 
-# The digits network that published figures of this project use, and what is asked of it.
+# Records, queries and subset models of the digits network.
 TRAIN, QUERIES, MODELS = 1200, 100, 128
 LORA_MODELS = 16
 
@@ -36,11 +35,13 @@ def run(rounds: int = 5) -> Figures:
     """
     figures: dict[str, float] = {}
     ranges: dict[str, tuple[float, float]] = {}
-    for name, (one, many, count) in {"digits": _digits(), "lora": _lora()}.items():
+    trained, queries = _adapter()
+    lora = _lora(trained, queries)
+    for name, (one, many, count) in {"digits": _digits(), "lora": lora}.items():
         ratio = interleave(one, many, rounds if name == "digits" else 3)
         figures[f"{name}_speedup"] = ratio.median * count
         ranges[f"{name}_speedup"] = (ratio.low * count, ratio.high * count)
-    figures["lora_limit"] = _limit()
+    figures["lora_limit"] = _limit(trained, queries, lora[0])
     return Figures(figures, ranges)
 
 
@@ -78,8 +79,7 @@ def _digits() -> tuple[Callable[[], Any], Callable[[], Any], float]:
     return one_by_one, _uncached(lambda: retrain(trained, masks, queries, [0])), MODELS / few
 
 
-def _lora() -> tuple[Callable[[], Any], Callable[[], Any], float]:
-    trained, queries = _adapter()
+def _lora(trained: Any, queries: Any) -> tuple[Callable[[], Any], Callable[[], Any], float]:
     masks = _masks(LORA_MODELS, len(trained.corpus))
 
     def alone() -> Any:
@@ -109,8 +109,7 @@ def _adapter() -> tuple[Any, Any]:
     return finetune(chosen[:96], recipe=LoRARecipe(epochs=3)), chosen[96:]
 
 
-def _limit() -> float:
-    trained, queries = _adapter()
+def _limit(trained: Any, queries: Any, alone: Callable[[], Any]) -> float:
     config = trained.parent.model().config
     width, inner, vocabulary = config.hidden_size, config.intermediate_size, config.vocab_size
     layer = 4 * width * width + 3 * width * inner
@@ -122,14 +121,7 @@ def _limit() -> float:
     # forward, and backward to activations alone where weights are frozen
     products = tokens * (4 * (body + width * vocabulary) + 6 * factors) + asked * 2 * (body + factors)
     seconds = products / (_rate(width, inner) * (os.cpu_count() or 1))
-    alone, _, _ = _lora()
-    alone()
-    times: list[float] = []
-    for _ in range(3):
-        start = perf_counter()
-        alone()
-        times.append(perf_counter() - start)
-    return median(times) / seconds
+    return median(wall(alone) for _ in range(3)) / seconds
 
 
 def _rate(width: int, inner: int) -> float:
@@ -137,12 +129,8 @@ def _rate(width: int, inner: int) -> float:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     left, right = torch.randn(1600, width), torch.randn(width, inner)
-    times: list[float] = []
     try:
-        for _ in range(50):
-            start = perf_counter()
-            torch.mm(left, right)
-            times.append(perf_counter() - start)
+        seconds = median(wall(lambda: torch.mm(left, right)) for _ in range(50))
     finally:
         torch.set_num_threads(before)
-    return 2 * left.numel() * inner / median(times)
+    return 2 * left.numel() * inner / seconds

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from poa.digests import plain_digest
-from poa.errors import Unsupported
 from poa.gradients.trajectory import moments_of, optimizer_of, replay_of
-from poa.protocols import Moments, Optimizer, Programmed, Step
+from poa.gradients.unrolled import offering
+from poa.protocols import Moments, Optimizer, Step
 from poa.records import Corpus
 from poa.steplog import StepLog
 
@@ -69,12 +69,12 @@ class RunView:
     @property
     def weights(self) -> npt.NDArray[np.float64]:
         """Those of the run, by record of the view; 0 for one that the run does not know."""
-        known = dict(zip(self.source.corpus.ids, _programmed(self.source).weights, strict=True))
+        known = dict(zip(self.source.corpus.ids, offering(self.source).weights, strict=True))
         return np.asarray([known.get(record, 0.0) for record in self.corpus.ids])
 
     def program(self) -> Program:
         """The run's, over the records of the view; one that the run does not know enters the steps of its equal."""
-        theirs = _programmed(self.source).program()
+        theirs = offering(self.source).program()
         here = {record: place for place, record in enumerate(self.corpus.ids)}
         there = {record: place for place, record in enumerate(self.source.corpus.ids)}
         by_digest = {record.digest: there[record.id] for record in self.source.corpus}
@@ -85,7 +85,7 @@ class RunView:
         return replace(theirs, lanes=lanes, records=len(rows))
 
     def arrays(self, queries: Corpus) -> Any:
-        return _programmed(self.source).arrays(queries)
+        return offering(self.source).arrays(queries)
 
 
 def _moved(lane: Lane, rows: npt.NDArray[Any], moved: npt.NDArray[Any], copies: list[int]) -> Lane:
@@ -94,12 +94,6 @@ def _moved(lane: Lane, rows: npt.NDArray[Any], moved: npt.NDArray[Any], copies: 
     twins = [np.where((lane.places == rows[copy]).any(1), copy, -1)[:, None] for copy in copies]
     data = {name: values[rows] for name, values in lane.data.items()}
     return replace(lane, data=data, places=np.concatenate([places, *twins], 1))
-
-
-def _programmed(run: TrainingRun) -> Programmed:
-    if not isinstance(run, Programmed):
-        raise Unsupported("this run is no program of arrays")
-    return run
 
 
 @contextmanager

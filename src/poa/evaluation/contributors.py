@@ -12,6 +12,7 @@ import numpy.typing as npt
 from poa.errors import PoaError
 from poa.evaluation.bootstrap import Interval, two_way
 from poa.evaluation.correlation import spearman_rows
+from poa.evaluation.reliability import ceiling
 from poa.factory.counterfactual import retrain
 from poa.scores import Scores
 
@@ -49,16 +50,8 @@ class ContributorTruth:
 
     @property
     def ceiling(self) -> float:
-        """sqrt of the reliability of the seed mean: the correlation that no seed-blind method can pass.
-
-        Reliability of one seed = mean Spearman between seeds, stepped up by Spearman-Brown.
-        """
-        count = len(self.seeds)
-        if count < 2:
-            raise PoaError("a noise ceiling needs at least two seeds")
-        pairs = [spearman_rows(self.effects[a], self.effects[b]).mean() for a in range(count) for b in range(a)]
-        one = max(0.0, float(np.mean(pairs)))
-        return float(np.sqrt(count * one / (1 + (count - 1) * one)))
+        """The correlation that no seed-blind method can pass (`poa.evaluation.reliability`)."""
+        return ceiling(self.effects)
 
     def agreement(self, scores: Scores) -> Interval:
         """Mean Spearman per query between payee sums of `scores` and the truth, with a two-way bootstrap interval."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from poa.errors import PoaError
 from poa.evaluation.bootstrap import Interval, two_way
 from poa.evaluation.correlation import mean_spearman
+from poa.evaluation.reliability import ceiling, reliability
 from poa.factory.counterfactual import retrain
 
 if TYPE_CHECKING:
@@ -65,17 +66,12 @@ class SubsetTruth:
     @property
     def reliability(self) -> float:
         """R: mean Spearman correlation between the truths of two seeds."""
-        count = len(self.seeds)
-        if count < 2:
-            raise PoaError("reliability needs at least two seeds")
-        pairs = [mean_spearman(self.values[a].T, self.values[b].T) for a in range(count) for b in range(a)]
-        return max(0.0, float(np.mean(pairs)))
+        return reliability(self.values.swapaxes(1, 2))
 
     @property
     def ceiling(self) -> float:
-        """sqrt(R_K), R_K = K R / (1 + (K - 1) R): what no predictor passes that does not know the seeds."""
-        one, count = self.reliability, len(self.seeds)
-        return float(np.sqrt(count * one / (1 + (count - 1) * one)))
+        """What no predictor passes that does not know the seeds (`poa.evaluation.reliability`)."""
+        return ceiling(self.values.swapaxes(1, 2))
 
     def spread(self, scores: Scores, draws: int = 300, seed: int = 0) -> dict[str, float]:
         """Standard deviation of the LDS when only the seeds, only the subsets or only the queries are drawn anew."""
@@ -100,9 +96,8 @@ class SubsetTruth:
         The squared half-width falls as a / M + b with M subsets; b is had from drawing queries alone.
         """
         spread = self.spread(scores)
-        whole, part = (1.96 * half_width_ for half_width_ in (spread["subsets"], spread["queries"]))
-        left = half_width**2 - part**2
-        return float(whole**2 * len(self.masks) / left) if left > 0 else float("inf")
+        left = half_width**2 - (1.96 * spread["queries"]) ** 2
+        return (1.96 * spread["subsets"]) ** 2 * len(self.masks) / left if left > 0 else float("inf")
 
 
 def subset_masks(records: int, removed: float, subsets: int, seed: int = 0) -> Array:

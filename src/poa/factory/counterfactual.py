@@ -37,20 +37,15 @@ STACK, CLASSIFIERS = 8, 128
 
 
 class Job(NamedTuple):
-    """One stack: `body` determines the result besides weights and queries, `train` makes it."""
+    """One stack: `train` makes it from the rest, `key` names the result by all that determines it."""
 
-    body: list[object]
+    key: str
     train: Callable[[Any, Any, Corpus, Weights, Corpus], Array]
     parent: Any
     recipe: Any
     corpus: Corpus
     weights: Weights
     queries: Corpus
-
-    @property
-    def key(self) -> str:
-        exact = sha256(np.ascontiguousarray(self.weights, "<f8").tobytes())
-        return plain_digest([*self.body, self.corpus.digest, exact, self.queries.digest, library_versions()])[:32]
 
     def run(self) -> None:
         """Train, measure and keep."""
@@ -69,6 +64,8 @@ def retrain(
     core (`workers=0`), one thread each, so results do not depend on the number of cores. Every stack is cached under
     the digest of all that determines it; an interrupted call continues where it stopped.
     """
+    if not isinstance(run, LoRARun | ClassifierRun):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise Unsupported(f"a {type(run).__name__} cannot be trained again: poa did not train it")
     size = STACK if isinstance(run, LoRARun) else CLASSIFIERS
     starts = range(0, len(weights), size)
     jobs = [_job(run, seed, weights[start : start + size], queries) for seed in seeds for start in starts]
@@ -86,14 +83,14 @@ def retrain(
 
 
 def _job(run: LoRARun | ClassifierRun, seed: int, weights: Weights, queries: Corpus) -> Job:
-    recipe = replace(run.recipe, seed=seed)
+    recipe: Any = replace(run.recipe, seed=seed)
     if isinstance(run, LoRARun):
-        body: list[object] = ["retrain/2", run.parent.digest, recipe.plain()]
-        return Job(body, _adapters, run.parent, recipe, run.corpus, weights, queries)
-    if isinstance(run, ClassifierRun):  # pyright: ignore[reportUnnecessaryIsInstance]
-        body = ["retrain-classifier/1", asdict(run.task), recipe.plain()]
-        return Job(body, _classifiers, run.task, recipe, run.corpus, weights, queries)
-    raise Unsupported(f"a {type(run).__name__} cannot be trained again: poa did not train it")
+        train, parent, told = _adapters, run.parent, ["retrain/2", run.parent.digest]
+    else:
+        train, parent, told = _classifiers, run.task, ["retrain-classifier/1", asdict(run.task)]
+    exact = sha256(np.ascontiguousarray(weights, "<f8").tobytes())
+    body = [*told, recipe.plain(), run.corpus.digest, exact, queries.digest, library_versions()]
+    return Job(plain_digest(body)[:32], train, parent, recipe, run.corpus, weights, queries)
 
 
 def _adapters(parent: Any, recipe: Any, corpus: Corpus, weights: Weights, queries: Corpus) -> Array:

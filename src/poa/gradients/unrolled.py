@@ -45,7 +45,7 @@ class UnrolledIndex(Pretrained):
 
     @cached_property
     def _programmed(self) -> tuple[Programmed, Program]:
-        """Kept, because what JAX compiles belongs to it."""
+        """Kept, because making it opens the run's model."""
         return programmed(self.run)
 
     def attribute(self, queries: Corpus) -> Scores:
@@ -55,7 +55,7 @@ class UnrolledIndex(Pretrained):
             return Scores(
                 none, (), columns.train_ids, columns.groups, "nats", self.method, meta={"run": self.run.digest}
             )
-        given, program = programmed(self.run)
+        given, program = self._programmed
         asked = given.arrays(queries)
         meta: dict[str, Any] = {"run": self.run.digest, "steps": self.run.steps.steps}
         if self.smooth > 0:
@@ -85,12 +85,18 @@ class UnrolledIndex(Pretrained):
 
 def programmed(run: object) -> tuple[Programmed, Program]:
     """(the run, its program); raises `Unsupported` where it has none or trains in less than float32."""
-    if not isinstance(run, Programmed):
-        raise Unsupported("this run is no program of arrays: only trainings of poa's own can be differentiated whole")
-    program = run.program()
+    found = offering(run)
+    program = found.program()
     if program.dtype not in NEAR:
         raise Unsupported(f"a training in {program.dtype} is not differentiated: rounding outweighs what a record does")
-    return run, program
+    return found, program
+
+
+def offering(run: object) -> Programmed:
+    """`run`, if it offers a program; raises `Unsupported` otherwise."""
+    if not isinstance(run, Programmed):
+        raise Unsupported("this run is no program of arrays: only trainings of poa's own can be differentiated whole")
+    return run
 
 
 def metasmoothness(

@@ -13,7 +13,7 @@ from poa.factory.adapters import attach
 from poa.factory.network import LanguageNetwork, Shape, token_losses
 from poa.factory.programs import lanes, named_arrays
 from poa.factory.recipe import LoRARecipe
-from poa.gradients.program import Lane, Program
+from poa.gradients.program import Program
 from poa.protocols import Optimizer
 
 VOCABULARY = 61
@@ -190,4 +190,3 @@ def test_lanes_hold_every_record_once_and_cut_the_padding() -> None:
     for lane in found:
         inside = lane.places[lane.places >= 0]
         assert lane.data["ids"].shape[1] == max(lengths[inside])
-    assert isinstance(found[0], Lane)
