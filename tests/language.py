@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +105,40 @@ class DoubleRun:
         return sha256(f"double {self.single.digest}".encode())
 
     def model(self, checkpoint: int = -1) -> Any:
-        return self.single.model(checkpoint).double()
+        return widened(self.single.model(checkpoint).double())
 
     def base(self) -> Any:
-        return self.single.base().double()
+        return widened(self.single.base().double())
+
+
+def widened(model: Any) -> Any:
+    """A float64 Llama that computes in float64 throughout.
+
+    transformers rounds norms and attention to float32 inside whatever the dtype of the weights is: an input that moves
+    by its last digits then moves the output by 1e-9 or by nothing, as the processor's rounding has it.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import eager_mask
+
+    AttentionInterface.register("float64", _attended)
+    AttentionMaskInterface.register("float64", eager_mask)
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner.set_attn_implementation("float64")
+    for module in inner.modules():
+        if type(module).__name__ == "LlamaRMSNorm":
+            module.forward = partial(_normed, module)
+    return model
+
+
+def _normed(norm: Any, x: torch.Tensor) -> torch.Tensor:
+    return norm.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon)
+
+
+def _attended(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float, **rest: Any) -> Any:
+    key, value = (part.repeat_interleave(module.num_key_value_groups, 1) for part in (key, value))
+    scores = query @ key.transpose(2, 3) * scaling
+    chances = (scores if attention_mask is None else scores + attention_mask).softmax(-1)
+    return (chances @ value).transpose(1, 2).contiguous(), chances
 
 
 def autograd_rows(run: Any, records: Corpus, side: str, checkpoint: int = -1) -> np.ndarray:
