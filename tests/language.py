@@ -112,7 +112,7 @@ class DoubleRun:
 
 
 def widened(model: Any) -> Any:
-    """A float64 Llama that computes in float64 throughout.
+    """A float64 language model that computes in float64 throughout.
 
     transformers rounds norms and attention to float32 inside whatever the dtype of the weights is: an input that moves
     by its last digits then moves the output by 1e-9 or by nothing, as the processor's rounding has it.
@@ -135,7 +135,8 @@ def _normed(norm: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 def _attended(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float, **rest: Any) -> Any:
-    key, value = (part.repeat_interleave(module.num_key_value_groups, 1) for part in (key, value))
+    groups = getattr(module, "num_key_value_groups", 1)
+    key, value = (part.repeat_interleave(groups, 1) for part in (key, value))
     scores = query @ key.transpose(2, 3) * scaling
     chances = (scores if attention_mask is None else scores + attention_mask).softmax(-1)
     return (chances @ value).transpose(1, 2).contiguous(), chances
