@@ -10,8 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from poa.errors import PoaError
+from poa.evaluation.correlation import mean_spearman
+from poa.evaluation.drawn_ranks import DrawnRanks
 
 _Real: TypeAlias = npt.NDArray[np.floating[Any]]
+_Places: TypeAlias = npt.NDArray[np.int64]
 Statistic: TypeAlias = Callable[[_Real, _Real], float]
 
 
@@ -47,6 +50,19 @@ def two_way(
     return _interval(statistic(predicted, truth), draws, level)
 
 
+def two_way_spearman(
+    predicted: _Real, truth: _Real, *, resamples: int = 1000, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """`two_way(mean_spearman, ...)` with the same draws, many times faster: rows are sorted once (`DrawnRanks`)."""
+    _check((predicted, truth), resamples, level)
+    ranks = DrawnRanks(predicted, truth)
+    draws: list[float] = []
+    for rows, columns in _picks(truth.shape, resamples, seed):
+        values = ranks(np.bincount(columns, minlength=truth.shape[1]))
+        draws.append(float(values[rows].mean()))
+    return _interval(mean_spearman(predicted, truth), draws, level)
+
+
 def paired(
     statistic: Statistic,
     first: _Real,
@@ -72,10 +88,16 @@ def paired(
 
 
 def _draws(shape: tuple[int, ...], resamples: int, seed: int) -> Iterator[tuple[npt.NDArray[np.integer[Any]], ...]]:
+    for rows, columns in _picks(shape, resamples, seed):
+        yield np.ix_(rows, columns)
+
+
+def _picks(shape: tuple[int, ...], resamples: int, seed: int) -> Iterator[tuple[_Places, _Places]]:
+    """Row and column numbers drawn with replacement."""
     rng = np.random.default_rng(seed)
     rows, columns = shape
     for _ in range(resamples):
-        yield np.ix_(rng.integers(rows, size=rows), rng.integers(columns, size=columns))
+        yield rng.integers(rows, size=rows), rng.integers(columns, size=columns)
 
 
 def _interval(value: float, draws: list[float], level: float) -> Interval:

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from poa.errors import PoaError
-from poa.evaluation.bootstrap import Interval, two_way
-from poa.evaluation.correlation import spearman_rows
+from poa.evaluation.bootstrap import Interval, two_way_spearman
 from poa.evaluation.reliability import ceiling
 from poa.factory.counterfactual import retrain
 from poa.scores import Scores
@@ -55,8 +54,7 @@ class ContributorTruth:
 
     def agreement(self, scores: Scores) -> Interval:
         """Mean Spearman per query between payee sums of `scores` and the truth, with a two-way bootstrap interval."""
-        predicted = self.aligned(scores)
-        return two_way(lambda p, t: float(spearman_rows(p, t).mean()), predicted, self.mean)
+        return two_way_spearman(self.aligned(scores), self.mean)
 
     def aligned(self, scores: Scores) -> Array:
         """[query, contributor] predictions in the order of this truth."""

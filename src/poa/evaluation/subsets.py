@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from poa.errors import PoaError
-from poa.evaluation.bootstrap import Interval, two_way
+from poa.evaluation.bootstrap import Interval, two_way_spearman
 from poa.evaluation.correlation import mean_spearman
 from poa.evaluation.reliability import ceiling, reliability
 from poa.factory.counterfactual import retrain
@@ -61,7 +61,7 @@ class SubsetTruth:
         """Linear datamodeling score (Park et al. 2023, arXiv 2303.14186): mean over queries of the Spearman correlation
         over subsets between predictions and the mean over seeds; two-way bootstrap over queries and subsets.
         """
-        return two_way(mean_spearman, self.predicted(scores), self.mean, resamples=resamples)
+        return two_way_spearman(self.predicted(scores), self.mean, resamples=resamples)
 
     @property
     def reliability(self) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from poa.spans.compiled import jit
+from poa.compiled import jit
 
 Array = npt.NDArray[Any]
 

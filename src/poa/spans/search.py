@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from poa.spans.compiled import jit
+from poa.compiled import jit
 from poa.spans.minima import earliest
 
 if TYPE_CHECKING:

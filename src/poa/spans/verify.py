@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from poa.errors import Corrupt
-from poa.spans.compiled import jit
+from poa.compiled import jit
 from poa.spans.minima import block_minima
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from poa.errors import PoaError
-from poa.evaluation.bootstrap import Interval, paired, two_way
+from poa.evaluation.bootstrap import Interval, paired, two_way, two_way_spearman
 from poa.evaluation.correlation import mean_spearman
 
 
@@ -100,3 +100,13 @@ def test_bad_input_is_refused() -> None:
     for level in (0.0, 1.0, float("nan")):
         with pytest.raises(PoaError, match="level is"):
             two_way(mean_spearman, good, good, level=level)
+
+
+@pytest.mark.parametrize("values", [5, 10**6])
+def test_ranks_from_counts_equal_ranks_of_drawn_tables(values: int) -> None:
+    rng = np.random.default_rng(1)
+    first, truth = (rng.integers(values, size=(7, 23)).astype(float) for _ in range(2))
+    first[2] = 1.0  # no order: counts as 0
+    slow = two_way(mean_spearman, first, truth, resamples=60, level=0.9, seed=3)
+    fast = two_way_spearman(first, truth, resamples=60, level=0.9, seed=3)
+    np.testing.assert_allclose([fast.value, fast.low, fast.high], [slow.value, slow.low, slow.high], rtol=0, atol=1e-14)

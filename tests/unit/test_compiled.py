@@ -16,7 +16,7 @@ SORT = """
 import sys, numpy as np
 from poa.spans.suffix import suffix_array
 print(suffix_array(np.array([1, 0, 1, 0], np.uint16), 2).tolist())
-from poa.spans.compiled import _own_folder
+from poa.compiled import _own_folder
 print(_own_folder())
 """
 
@@ -44,7 +44,7 @@ def read_only(tmp_path: Path) -> dict[str, str]:
     home = Path(poa.__file__).parent
     copied = tmp_path / "src" / "poa"
     shutil.copytree(home / "spans", copied / "spans", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("__init__", "errors", "digests", "files"):
+    for name in ("__init__", "compiled", "errors", "digests", "files"):
         shutil.copy(home / f"{name}.py", copied)
     (copied / "spans" / "__pycache__").write_text("")
     blocked = tmp_path / "blocked"
