@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from poa.errors import Corrupt
 from poa.compiled import jit
+from poa.errors import Corrupt
 from poa.spans.minima import block_minima
 
 if TYPE_CHECKING:
