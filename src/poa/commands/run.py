@@ -60,6 +60,7 @@ def job(composed: DictConfig) -> Any:
     """What Hydra calls for each job: write the resolved configuration, then run the pipeline in its folder."""
     from hydra.core.hydra_config import HydraConfig
 
+    from poa.fidelity.job import run_fidelity
     from poa.pipeline.job import run_job
 
     own = HydraConfig.get()
@@ -70,7 +71,7 @@ def job(composed: DictConfig) -> Any:
     before = {entry.name for entry in out.iterdir()}
     try:
         write_atomic(out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)).encode())
-        return run_job(config, out)
+        return run_fidelity(config, out) if "task" in config["choices"] else run_job(config, out)
     except PoaError as error:
         for entry in out.iterdir():  # what an earlier run left here stays
             if entry.name not in before:

@@ -16,6 +16,7 @@ from poa.factory.counterfactual import retrain
 from poa.scores import Scores
 
 if TYPE_CHECKING:
+    from poa.factory.classifier import ClassifierRun
     from poa.factory.run import LoRARun
     from poa.records import Corpus
 
@@ -71,7 +72,7 @@ class ContributorTruth:
 
 
 def leave_one_out(
-    run: LoRARun, queries: Corpus, contributors: Sequence[str] = (), seeds: Sequence[int] = (0, 1)
+    run: LoRARun | ClassifierRun, queries: Corpus, contributors: Sequence[str] = (), seeds: Sequence[int] = (0, 1)
 ) -> ContributorTruth:
     """Retrain without each of `contributors` (all payees where empty) once per seed; (C + 1) x S trainings."""
     payees = np.asarray(run.groups["payee"])

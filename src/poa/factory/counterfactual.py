@@ -33,7 +33,7 @@ Array = npt.NDArray[np.float64]
 Weights = npt.NDArray[np.floating[Any]]
 # Models that are trained together and kept in one file. LoRA: activations grow with it, and stacks are what processes
 # share out.
-STACK, CLASSIFIERS = 8, 128
+STACK, CLASSIFIERS = 16, 128
 
 
 class Job(NamedTuple):
@@ -85,7 +85,7 @@ def retrain(
 def _job(run: LoRARun | ClassifierRun, seed: int, weights: Weights, queries: Corpus) -> Job:
     recipe: Any = replace(run.recipe, seed=seed)
     if isinstance(run, LoRARun):
-        train, parent, told = _adapters, run.parent, ["retrain/2", run.parent.digest]
+        train, parent, told = _adapters, run.parent, ["retrain/3", run.parent.digest]
     else:
         train, parent, told = _classifiers, run.task, ["retrain-classifier/1", asdict(run.task)]
     exact = sha256(np.ascontiguousarray(weights, "<f8").tobytes())

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from poa.factory import adapters
 from poa.factory.bases import Base
@@ -30,17 +31,45 @@ class StackedLoRA(nn.Module):
 
     def __init__(self, frozen: nn.Module, a: Tensor, b: Tensor, scale: float) -> None:
         super().__init__()
+        from transformers.pytorch_utils import Conv1D
+
         self.frozen = frozen
+        self.turned = isinstance(frozen, Conv1D)
         self.a = nn.Parameter(a)
         self.b = nn.Parameter(b)
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
-        models = self.a.shape[0]
+        weight = self.frozen.weight.T if self.turned else self.frozen.weight
+        out: Tensor = _Adapted.apply(x, self.a, self.b, weight, self.frozen.bias, self.scale)
+        return out
+
+
+class _Adapted(torch.autograd.Function):
+    """x W^T + c + s (x A) B per model, with the few products its derivative needs and nothing copied in between."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+        models = a.shape[0]
         rows = x.reshape(models, -1, x.shape[-1])
-        out: Tensor = self.frozen(x)
-        inner = torch.bmm(rows, self.a) * self.scale
-        return torch.baddbmm(out.view(models, rows.shape[1], -1), inner, self.b).view_as(out)
+        inner = torch.bmm(rows, a)
+        out = F.linear(rows, weight, bias)
+        out.baddbmm_(inner, b, alpha=scale)
+        ctx.save_for_backward(rows, inner, a, b, weight)
+        ctx.scale, ctx.shape = scale, x.shape
+        return out.view(*x.shape[:-1], out.shape[-1])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        rows, inner, a, b, weight = ctx.saved_tensors
+        given = grads[0].reshape(rows.shape[0], rows.shape[1], -1)
+        core = torch.bmm(given, b.transpose(1, 2)).mul_(ctx.scale)
+        to_b = torch.bmm(inner.transpose(1, 2), given).mul_(ctx.scale)
+        to_a = torch.bmm(rows.transpose(1, 2), core)
+        to_x = None
+        if ctx.needs_input_grad[0]:
+            to_x = (given @ weight).baddbmm_(core, a.transpose(1, 2)).view(ctx.shape)
+        return to_x, to_a, to_b, None, None, None
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from poa.digests import plain_digest
-from poa.factory.run import LoRARun
 from poa.files import cache_home
+from poa.protocols import TrainingRun
 from poa.records import Corpus
 from poa.scores import Scores
 
@@ -30,7 +30,7 @@ class Attribution:
         return str(type(self.method).family)
 
 
-def attribute(name: str, method: Any, run: LoRARun, parts: Sequence[Corpus]) -> Attribution:
+def attribute(name: str, method: Any, run: TrainingRun, parts: Sequence[Corpus]) -> Attribution:
     """Scores of all `parts` together, from the cache where this method, run and parts have been scored before.
 
     Each part is asked for by itself, because gradients are kept per list of records: methods that share a part share
@@ -50,7 +50,7 @@ def attribute(name: str, method: Any, run: LoRARun, parts: Sequence[Corpus]) -> 
     return Attribution(name, method, replace(scores, meta=meta), seconds)
 
 
-def _path(method: Any, run: LoRARun, parts: Sequence[Corpus]) -> Path:
+def _path(method: Any, run: TrainingRun, parts: Sequence[Corpus]) -> Path:
     asked = [part.digest for part in parts]
     key = plain_digest(["scores/3", type(method).__module__, repr(method), run.digest, asked])
     return cache_home() / "scores" / f"{key[:32]}.safetensors"

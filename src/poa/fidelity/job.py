@@ -1,0 +1,152 @@
+"""One job of `experiment=fidelity`: one method on one task at one seed, against retraining."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from poa.digests import plain_digest
+from poa.errors import PoaError, Unsupported
+from poa.fidelity.quantities import quantities
+from poa.fidelity.rows import ROWS, Row, write_rows
+from poa.fidelity.tasks import HELD_OUT, FidelityTask, Run
+from poa.fidelity.truth import TaskTruth
+from poa.files import alone, cache_home, write_atomic
+from poa.pipeline.attribution import Attribution, attribute
+from poa.pipeline.instances import made
+from poa.scores import Scores
+
+SCORES, POOLED, CONTRIBUTORS, TRUTH = (
+    "scores.safetensors",
+    "ensemble.safetensors",
+    "contributors.safetensors",
+    "truth.poa",
+)
+
+
+def run_fidelity(config: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Scores, truth, rows.parquet and summary.json into `out`. The same configuration gives the same scores and truth.
+
+    One torch thread: results do not depend on the number of cores. A method that does not apply to the task is not an
+    error: the summary says why.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _job(config, out)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _job(config: dict[str, Any], out: Path) -> dict[str, Any]:
+    seed = config["seed"]
+    if type(seed) is not int or not 0 <= seed < HELD_OUT:
+        raise PoaError(f"seed is {seed!r}, must be an integer from 0 to {HELD_OUT - 1}: ensembles have those above")
+    task: FidelityTask = made(config["task"], "task", _convert_="all")
+    method, choice = made(config["method"], "method"), str(config["choices"]["method"])
+    logger = made(config["logger"]).start(f"{config['name']}-{task.name}", config, out)
+    told: dict[str, Any] = {
+        "kind": "fidelity_job",
+        "task": task.name,
+        "method": choice,
+        "label": label(choice, method),
+        "identity": repr(method),
+        "seed": seed,
+    }
+    try:
+        told |= _measured(task, method, choice, seed, out)
+    except Unsupported as error:
+        told["refused"] = str(error)
+        print(f"poa: {told['label']} does not apply to {task.name}: {error}", file=sys.stderr)
+    rows: list[Row] = told.pop("rows", [])
+    named = {name: told[name] for name in ("task", "method", "label", "seed")}
+    write_rows(out / ROWS, [{**named, **row} for row in rows])
+    write_atomic(out / "summary.json", json.dumps(told, indent=1, sort_keys=True).encode())
+    logger.log({f"{row['quantity']}/{row['scope']}/{row['removed'] or 'all'}": row["value"] for row in rows})
+    logger.table("rows", rows)
+    logger.finish()
+    return told
+
+
+def label(choice: str, method: Any) -> str:
+    """The method's name and the settings that are not its defaults: "influence, checkpoints=last"."""
+    default = type(method)()
+    changed = [
+        f"{field.name}={getattr(method, field.name)}"
+        for field in fields(method)
+        if field.init and getattr(method, field.name) != getattr(default, field.name)
+    ]
+    return ", ".join([choice, *changed])
+
+
+def _measured(task: FidelityTask, method: Any, choice: str, seed: int, out: Path) -> dict[str, Any]:
+    run = task.run(seed)
+    own = attribute(
+        choice, method, run, [task.queries]
+    )  # a method that does not apply is refused before any retraining
+    own.scores.save(out / SCORES)
+    members = [attribute(choice, method, task.run(HELD_OUT + place), [task.queries]) for place in range(task.ensemble)]
+    pooled, payees = _pooled(members) if members else (None, None)
+    if pooled is not None and payees is not None:
+        pooled.save(out / POOLED)
+        payees.save(out / CONTRIBUTORS)
+    truth = TaskTruth.of(task, run, [seed])
+    truth.save(out / TRUTH)
+    return {
+        "rows": quantities(task, method, run, seed, own.scores, pooled, payees, truth),
+        "card": _card(task, method, run, own),
+        "digests": {"run": run.digest, "scores": own.scores.digest},
+    }
+
+
+def _pooled(members: list[Attribution]) -> tuple[Scores, Scores]:
+    """Means over members with standard errors, by record and by payee; a payee's are those of the members' sums."""
+    found: list[Scores] = []
+    for parts in ([one.scores for one in members], [one.scores.by("payee") for one in members]):
+        values = np.stack([part.values for part in parts]).astype(np.float64)
+        stderr = values.std(0, ddof=1) / np.sqrt(len(parts)) if len(parts) > 1 else None
+        meta = {"members": [str(part.meta["run"]) for part in parts]}
+        name = f"Ensemble({parts[0].method}, members={len(parts)})"
+        found.append(replace(parts[0], values=values.mean(0), stderr=stderr, meta=meta, method=name))
+    return found[0], found[1]
+
+
+def _card(task: FidelityTask, method: Any, run: Run, own: Attribution) -> dict[str, float]:
+    """What scores cost: seconds, the same in trainings of the task, and bytes that an index keeps per record."""
+    once = _kept(["training/1", repr(task)], lambda: _training_seconds(task, run))
+    stored = _kept(["index/1", repr(method), repr(task)], lambda: _stored_bytes(method, run))
+    return {"seconds": own.seconds, "trainings": own.seconds / once, "bytes_per_record": stored / len(run.corpus)}
+
+
+def _kept(key: list[str], measure: Callable[[], float]) -> float:
+    """A number that is measured once for all seeds and methods of a machine."""
+    path = cache_home() / "fidelity" / plain_digest(key)[:32]
+    with alone(path):
+        if not path.is_file():
+            write_atomic(path, repr(measure()).encode())
+    return float(path.read_text())
+
+
+def _training_seconds(task: FidelityTask, run: Run) -> float:
+    """One training past every cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        task.trained(run.corpus, HELD_OUT - 1, Path(folder) / "run")
+        return time.perf_counter() - began
+
+
+def _stored_bytes(method: Any, run: Run) -> float:
+    """Bytes of the saved index."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "index"
+        method.fit(run).save(target)
+        return float(sum(path.stat().st_size for path in target.rglob("*") if path.is_file()))
