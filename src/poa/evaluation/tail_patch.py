@@ -32,7 +32,7 @@ def tail_patch(
     if scores.train_ids != run.corpus.ids or scores.query_ids != queries.ids:
         raise PoaError("the scores are for other records or queries than these")
     model, task = run.model(), run.task
-    weights = [value for value in model.parameters() if value.requires_grad]
+    weights: list[Tensor] = [value for value in model.parameters() if value.requires_grad]
     kept = [value.detach().clone() for value in weights]
     out = np.zeros(len(queries))
     best = np.argsort(-scores.values, axis=1, kind="stable")[:, :k]
@@ -54,11 +54,11 @@ def tail_patch(
 def _step(task: Task, model: nn.Module, weights: list[Tensor], record: Record, rate: float) -> None:
     batch = task.batch([record], whole=False)
     count = len(task.predictions(model, batch).labels)
-    found = torch.autograd.grad(task.loss(model, batch).sum() / max(1, count), weights, allow_unused=True)
+    loss = task.loss(model, batch).sum() / max(1, count)
+    found = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
     with torch.no_grad():
         for value, slope in zip(weights, found, strict=True):
-            if slope is not None:
-                value.sub_(rate * slope)
+            value.sub_(rate * slope)
 
 
 def _measured(task: Task, model: nn.Module, records: list[Any]) -> npt.NDArray[np.float64]:

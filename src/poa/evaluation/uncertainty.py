@@ -15,24 +15,25 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.floating[Any]]
 Marks = npt.NDArray[np.bool_]
+_TINY = float(np.finfo(np.float64).tiny)
 
 
 @dataclass(frozen=True)
 class Widening:
-    """Scores times `slope` are nats; an interval at `level` is the score -+ `factor` standard errors, `floor` at least.
+    """Scores times `slope` are nats; an interval at `level` is +- `factor` x sqrt((slope stderr)^2 + spread^2).
 
-    `factor` is learnt where truth is known (split conformal, Vovk et al. 2005), so it holds what standard errors do
-    not know: bias of the method and, where the truth is of one seed, the luck of that seed.
+    `spread` (nats) is what standard errors do not know: bias of the method and, where the truth is of one seed, the
+    luck of that seed. `factor` is learnt where truth is known (split conformal, Vovk et al. 2005).
     """
 
     slope: float
     factor: float
-    floor: float
+    spread: float
     level: float
 
     def half_widths(self, scores: Scores) -> Array:
         """[query, train] in nats."""
-        return self.factor * np.maximum(abs(self.slope) * _errors(scores), self.floor)
+        return self.factor * _spreads(self.slope * _errors(scores), self.spread)
 
     def covered(self, scores: Scores, truth: Array) -> Marks:
         """[query, train] whether the truth lies inside."""
@@ -51,19 +52,18 @@ class Widening:
 
 
 def learnt(scores: Scores, truth: Array, level: float = 0.9) -> Widening:
-    """Slope by least squares through the origin, then the factor that covers `level` of these entries.
+    """Slope by least squares through the origin, spread by moments, then the factor that covers `level` of the entries.
 
-    `truth` is [query, train] in nats like the scores. The floor is a hundredth of the median error, so that an entry
-    whose members happen to agree is not certain.
+    `truth` is [query, train] in nats.
     """
     _check(scores, truth, level)
     power = float((scores.values**2).sum())
     slope = float((scores.values * truth).sum()) / power if power > 0 else 0.0
-    errors = abs(slope) * _errors(scores)
-    floor = max(float(np.median(errors)) / 100, np.finfo(np.float64).tiny)
-    ratios = np.sort((np.abs(slope * scores.values - truth) / np.maximum(errors, floor)).ravel())
+    errors, missed = slope * _errors(scores), slope * scores.values - truth
+    spread = float(np.sqrt(max(0.0, float((missed**2 - errors**2).mean()))))
+    ratios = np.sort((np.abs(missed) / np.maximum(_spreads(errors, spread), _TINY)).ravel())
     place = min(len(ratios), int(np.ceil(level * (len(ratios) + 1)))) - 1
-    return Widening(slope, float(ratios[place]), floor, level)
+    return Widening(slope, float(ratios[place]), spread, level)
 
 
 def plain_coverage(scores: Scores, truth: Array, level: float = 0.9) -> float:
@@ -106,6 +106,10 @@ def crossed(scores: Scores, truth: Array, level: float = 0.9, folds: int = 2) ->
         "right_sign": float(signs[claims].mean()) if claims.any() else 1.0,
         "half_width": float(np.concatenate(widths).mean()),
     }
+
+
+def _spreads(errors: Array, spread: float) -> Array:
+    return np.sqrt(errors**2 + spread**2)
 
 
 def _errors(scores: Scores) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from poa.errors import Unsupported
 
@@ -55,6 +55,9 @@ class LanguageNetwork:
 
     shape: Shape
 
+    # A step of a tiny model keeps some hundred megabytes for each.
+    stack: ClassVar[int] = 4
+
     def losses(self, trained: Mapping[str, Array], frozen: Mapping[str, Array], rows: Any) -> Array:
         return token_losses(self.shape, trained, frozen, rows)
 
@@ -71,6 +74,8 @@ class ClassifierNetwork:
 
     depth: int
     measures: str
+
+    stack: ClassVar[int] = 128
 
     def losses(self, trained: Mapping[str, Array], frozen: Any, rows: Any) -> Array:
         """Cross entropies."""

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from poa.errors import PoaError
+from poa.files import cache_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,11 @@ QUERIES = 8
 
 class Network(Protocol):
     """A hashable description of a network: equal ones are compiled once."""
+
+    @property
+    def stack(self) -> int:
+        """How many models, or cotangents, go through together: activations grow with it."""
+        ...
 
     def losses(self, trained: Tree, frozen: Tree, rows: Tree) -> Any:
         """[b] nats, summed over what is supervised in a record; each from its record alone."""
@@ -76,21 +82,30 @@ class Program:
             return self._compiled("finals")(self._given, self._spread(weights))
 
     def measured(self, weights: npt.NDArray[np.floating[Any]], queries: Tree) -> Matrix64:
-        """[M, Q] measurements after training with each row of `weights`."""
+        """[M, Q] measurements after training with each row of `weights`, `network.stack` rows at a time."""
+        stack, rows = self.network.stack, np.asarray(weights, np.float64)
+        if len(rows) <= stack:
+            return self._measured(rows, queries)
+        filled = np.concatenate([rows, np.ones((-len(rows) % stack, self.records))])
+        parts = [self._measured(filled[start : start + stack], queries) for start in range(0, len(filled), stack)]
+        return np.concatenate(parts)[: len(rows)]
+
+    def _measured(self, weights: Matrix64, queries: Tree) -> Matrix64:
         with precision(self.dtype):
             finals = self._compiled("finals")(self._given, self._spread(weights))
             return np.asarray(self._compiled("measures")(finals, self.frozen, queries), np.float64)
 
     def metagradient(
-        self, weights: npt.NDArray[np.floating[Any]], queries: Tree, stack: int = 128
+        self, weights: npt.NDArray[np.floating[Any]], queries: Tree, stack: int | None = None
     ) -> tuple[Matrix64, Matrix64]:
         """([Q] measurements, [Q, N] their derivatives by each record's weight) at `weights` [N].
 
         Exact for the program: the training is run, then reversed step by step with the gradients of up to `stack`
-        queries as one batch of cotangents, the last one filled up with zeros so that a query's numbers do not depend on
-        how many there are. States are computed again from every sqrt(T)-th one on the way back (MAGIC, arXiv
-        2504.16430).
+        (None: `network.stack`) queries as one batch of cotangents, the last one filled up with zeros so that a query's
+        numbers do not depend on how many there are. States are computed again from every sqrt(T)-th one on the way back
+        (MAGIC, arXiv 2504.16430).
         """
+        stack = stack or self.network.stack
         with precision(self.dtype):
             spread = tuple(part[0] for part in self._spread(np.asarray(weights)[None]))
             values, asked = self._compiled("asked")(self._given, spread, queries)
@@ -126,6 +141,11 @@ class Program:
 def _compiled(network: Network, rule: Optimizer, dtype: str) -> dict[str, Callable[..., Any]]:
     """The functions of all programs of this network, optimizer and precision."""
     import jax
+
+    settings: Any = jax.config
+    if settings.jax_compilation_cache_dir is None:
+        # Compiling a language model's reversal takes minutes; the next process reads it.
+        settings.update("jax_compilation_cache_dir", str(cache_home() / "jax"))
 
     def single(trained: Tree, frozen: Tree, row: Tree) -> Any:
         return network.measure(trained, frozen, jax.tree.map(lambda x: x[None], row))[0]

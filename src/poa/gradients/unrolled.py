@@ -35,7 +35,7 @@ class UnrolledIndex(Pretrained):
 
     run: TrainingRun
     method: str
-    stack: int
+    stack: int | None
     smooth: float
     seed: int
 

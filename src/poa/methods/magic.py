@@ -17,12 +17,13 @@ class MAGIC:
     """score(q, i) = d m_q / d w_i, w_i the factor on record i's loss wherever it occurs.
 
     The training is a program of arrays (JAX); it is run, then reversed step by step with the queries' gradients as up
-    to `stack` stacked cotangents, computing states again from every sqrt(T)-th one. Exact for this run: order, rates,
-    optimizer and seed. `smooth`: the least metasmoothness at which it answers (0 = not tested); a training that is not
-    smooth in its weights has a derivative that says nothing about removal. Nats. float32 or float64 only.
+    to `stack` stacked cotangents (None: as many as suit the network), computing states again from every sqrt(T)-th one.
+    Exact for this run: order, rates, optimizer and seed. `smooth`: the least metasmoothness at which it answers (0 =
+    not tested); a training that is not smooth in its weights has a derivative that says nothing about removal. Nats.
+    float32 or float64 only.
     """
 
-    stack: int = 128
+    stack: int | None = None
     smooth: float = 0.9
     seed: int = 0
 
@@ -35,7 +36,7 @@ class MAGIC:
     )
 
     def __post_init__(self) -> None:
-        if self.stack < 1:
+        if self.stack is not None and self.stack < 1:
             raise PoaError(f"magic.stack is {self.stack}, must be 1 or more")
         if not 0 <= self.smooth <= 1:
             raise PoaError(f"magic.smooth is {self.smooth}, must lie between 0 and 1")

@@ -1,0 +1,84 @@
+"""The numbers by which fidelity is judged, from the tasks of a result; the best of several methods is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+# Whole trainings are walked through: the oracle, not what it is to judge.
+EXACT = ("magic",)
+# What reads more than the final weights.
+TRAJECTORY = (
+    *EXACT, "adamw_influence", "captum", "dvemb", "in_run", "less", "random", "source", "tracin", "tracin_last",
+    "tracin_projection",
+)  # fmt: skip
+# Averages over checkpoints unless told otherwise; as "..., checkpoints=last" they are of one.
+AVERAGED = ("influence", "trak")
+Rows = Mapping[str, Any]
+
+
+def figures(tasks: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures by id; those of tasks that were not run are left out."""
+    out: dict[str, Any] = {}
+    for task, short in (("digits_mlp", "mlp"), ("installed_docs_lora", "lora")):
+        if task in tasks:
+            out |= _exact(tasks[task]["methods"], short)
+    if "digits_mlp" in tasks:
+        rows = tasks["digits_mlp"]["methods"]
+        out |= _best("mlp_half_1", _only(rows, single), lambda row: row["lds"]["50"].get("own_run"))
+        out |= _best("mlp_half_10", _only(rows, cheap), lambda row: row["lds"]["50"].get("ensemble_one_seed"))
+        out |= _best(
+            "payout_tv_digits", _only(rows, cheap), lambda row: row["contributors"].get("payout_tv"), least=True
+        )
+    if "installed_docs_lora" in tasks:
+        rows = tasks["installed_docs_lora"]["methods"]
+        out |= _best("payout_tv_lora", _only(rows, cheap), _payout, least=True)
+        out |= _best(
+            "contributor_spearman_lora", _only(rows, cheap), lambda row: row["contributors"].get("shapley_spearman")
+        )
+    return out
+
+
+def single(label: str, row: Mapping[str, Any]) -> bool:
+    """Whether a method reads one checkpoint alone."""
+    if row["method"] in AVERAGED:
+        return "checkpoints=last" in label
+    return row["method"] not in TRAJECTORY
+
+
+def cheap(label: str, row: Mapping[str, Any]) -> bool:
+    """Whether a method is no oracle."""
+    return row["method"] not in EXACT
+
+
+def _payout(row: Mapping[str, Any]) -> Any:
+    return row["contributors"].get("payout_tv")
+
+
+def _exact(rows: Rows, short: str) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    if "magic" not in rows:
+        return out
+    for percent, cell in rows["magic"]["lds"].items():
+        out[f"magic_{short}_{percent}"] = cell["own_run"]
+        if "ensemble_over_ceiling" in cell:
+            out[f"magic_{short}_over_ceiling_{percent}"] = cell["ensemble_over_ceiling"]
+    exact = rows["magic"]["lds"]["5"]["own_run"]["value"]
+    best = _best("", _only(rows, single), lambda row: row["lds"]["5"]["own_run"]).get("")
+    if best:
+        divided = {name: best[name] / exact for name in ("value", "low", "high")}
+        out[f"best_over_magic_{short}"] = divided | {"method": best["method"]}
+    return out
+
+
+def _only(rows: Rows, wanted: Callable[[str, Mapping[str, Any]], bool]) -> Rows:
+    return {label: row for label, row in rows.items() if wanted(label, row)}
+
+
+def _best(name: str, rows: Rows, read: Callable[[Any], Any], *, least: bool = False) -> dict[str, Any]:
+    """{name: the best of what `read` finds, with the method's label}; empty where nothing is found."""
+    found = {label: value for label, row in rows.items() if (value := read(row)) is not None}
+    if not found:
+        return {}
+    label = (min if least else max)(found, key=lambda key: found[key]["value"])
+    return {name: found[label] | {"method": label}}

@@ -1,0 +1,201 @@
+"""From the folders of finished jobs to one result: all seeds of a task together, with ceilings and intervals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from poa.errors import PoaError
+from poa.evaluation.bootstrap import Interval, two_way_spearman
+from poa.evaluation.correlation import mean_spearman
+from poa.evaluation.shapley import payout_error, shares
+from poa.evaluation.uncertainty import crossed
+from poa.fidelity.figures import figures
+from poa.fidelity.job import CONTRIBUTORS, POOLED, SCORES, TRUTH
+from poa.fidelity.quantities import OWN, payout_interval, printed_error
+from poa.fidelity.rows import ROWS
+from poa.fidelity.truth import TaskTruth
+from poa.scores import Scores
+
+SCHEMA = "poa.fidelity/1"
+# Rows of single jobs that a result repeats as means over seeds.
+SINGLE = (
+    *("brittleness", "tail_patch", "mislabel_auc", "recall_at_1", "recall_at_5", "mrr", "told_over_denied"),
+    "placebo_over_real",
+)
+Array = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One finished job and where its files lie."""
+
+    folder: Path
+    summary: Mapping[str, Any]
+
+    def scores(self, name: str) -> Scores | None:
+        path = self.folder / name
+        return Scores.load(path) if path.is_file() else None
+
+
+def jobs(folders: Iterable[Path]) -> list[Job]:
+    """Finished jobs below `folders`, of a repeated (task, label, seed) the newest; `PoaError` where there is none."""
+    found: dict[tuple[str, str, int], Job] = {}
+    for path in sorted((p for f in folders for p in f.rglob("summary.json")), key=lambda p: p.stat().st_mtime):
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        if summary.get("kind") == "fidelity_job":
+            found[summary["task"], summary["label"], summary["seed"]] = Job(path.parent, summary)
+    if not found:
+        raise PoaError("there is no finished job of experiment=fidelity in these folders")
+    return [found[key] for key in sorted(found)]
+
+
+def result(folders: Iterable[Path], command: str, environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What is committed as experiments/results/fidelity.json."""
+    every = jobs(folders)
+    tasks = {name: _task([job for job in every if job.summary["task"] == name]) for name in _names(every, "task")}
+    told = {"schema": SCHEMA, "kind": "fidelity", "command": command, "environment": dict(environment)}
+    return told | {"tasks": tasks, "figures": figures(tasks)}
+
+
+def _names(every: Sequence[Job], key: str) -> list[str]:
+    return sorted({str(job.summary[key]) for job in every})
+
+
+def _task(every: Sequence[Job]) -> dict[str, Any]:
+    done = [job for job in every if "refused" not in job.summary]
+    if not done:
+        raise PoaError(f"no method applies to the task {every[0].summary['task']}")
+    by_seed = {int(job.summary["seed"]): job for job in done}
+    seeds = sorted(by_seed)
+    truths = {seed: TaskTruth.load(by_seed[seed].folder / TRUTH) for seed in seeds}
+    truth = TaskTruth.joined([truths[seed] for seed in seeds])
+    rows: dict[str, Any] = {}
+    for label in _names(done, "label"):
+        own = {int(job.summary["seed"]): job for job in done if job.summary["label"] == label}
+        if sorted(own) != seeds:
+            raise PoaError(f"{label} has jobs of the seeds {sorted(own)}, other methods of {seeds}: run it for all")
+        rows[label] = _method(own, truths, truth)
+    refused = {str(job.summary["label"]): job.summary["refused"] for job in every if "refused" in job.summary}
+    return {
+        "seeds": seeds,
+        "records": len(_must(done[0], SCORES).train_ids),
+        "queries": len(truth.left_out.query_ids),
+        "contributors": len(truth.left_out.contributors),
+        "removal": "masked",
+        "truth": _truth(truth),
+        "methods": rows,
+        "refused": refused,
+    }
+
+
+def _truth(truth: TaskTruth) -> dict[str, Any]:
+    several = len(truth.left_out.seeds) > 1
+    subsets: dict[str, Any] = {}
+    for percent, found in truth.subsets.items():
+        told: dict[str, Any] = {"subsets": len(found.masks)}
+        if several:
+            told |= {"reliability": found.reliability, "ceiling": found.ceiling}
+        subsets[percent] = told
+    out: dict[str, Any] = {"subsets": subsets}
+    if truth.shapley is not None:
+        out["shapley"] = {"largest_share": float(shares(truth.shapley.mean).max())}
+        if several:
+            effects = truth.shapley.effects
+            pairs = list(combinations(range(len(effects)), 2))
+            agreement = [mean_spearman(effects[a], effects[b]) for a, b in pairs]
+            distance = [payout_error(effects[a], effects[b]) for a, b in pairs]
+            out["shapley"] |= {"ceiling": truth.shapley.ceiling, "seed_against_seed": float(np.mean(agreement))}
+            out["shapley"]["payout_tv_between_seeds"] = float(np.mean(distance))
+    return out
+
+
+def _method(own: Mapping[int, Job], truths: Mapping[int, TaskTruth], truth: TaskTruth) -> dict[str, Any]:
+    first = next(iter(own.values()))
+    scores = {seed: _must(job, SCORES) for seed, job in own.items()}
+    pooled, payees = first.scores(POOLED), first.scores(CONTRIBUTORS)
+    told: dict[str, Any] = {"method": first.summary["method"], "identity": first.summary["identity"], "lds": {}}
+    for percent, subsets in truth.subsets.items():
+        cell: dict[str, Any] = {"own_run": plain(_own_lds(percent, scores, truths))}
+        if pooled is not None:
+            cell["ensemble_one_seed"] = plain(_each_seed(percent, pooled, truths))
+            if len(subsets.seeds) > 1:
+                found = subsets.lds(pooled)
+                cell["ensemble"] = plain(found)
+                cell["ensemble_over_ceiling"] = _divided(found, subsets.ceiling)
+        told["lds"][percent] = cell
+    told["contributors"] = _contributors(scores, pooled, payees, truth)
+    told["card"] = {name: float(np.median([job.summary["card"][name] for job in own.values()])) for name in _CARD}
+    return told | _single(list(own.values()))
+
+
+_CARD = ("seconds", "trainings", "bytes_per_record")
+
+
+def _must(job: Job, name: str) -> Scores:
+    found = job.scores(name)
+    if found is None:
+        raise PoaError(f"{job.folder} holds no {name}: run the job again")
+    return found
+
+
+def _own_lds(percent: str, scores: Mapping[int, Scores], truths: Mapping[int, TaskTruth]) -> Interval:
+    """Mean over seeds of the LDS of a run's scores against the truth of its own seed."""
+    parts = [(truths[seed].subsets[percent], found) for seed, found in scores.items()]
+    predicted = np.concatenate([subsets.predicted(found) for subsets, found in parts])
+    return two_way_spearman(predicted, np.concatenate([subsets.mean for subsets, _ in parts]))
+
+
+def _each_seed(percent: str, pooled: Scores, truths: Mapping[int, TaskTruth]) -> Interval:
+    """Mean over seeds of the LDS of an ensemble against the truth of one seed, none of which it has seen."""
+    parts = [truth.subsets[percent] for truth in truths.values()]
+    predicted = np.concatenate([subsets.predicted(pooled) for subsets in parts])
+    return two_way_spearman(predicted, np.concatenate([subsets.mean for subsets in parts]))
+
+
+def _contributors(
+    scores: Mapping[int, Scores], pooled: Scores | None, payees: Scores | None, truth: TaskTruth
+) -> dict[str, Any]:
+    """Against the mean over seeds: of the ensemble where there is one, else of the mean of the runs themselves."""
+    if pooled is None:
+        parts = list(scores.values())
+        pooled = Scores(
+            np.mean([part.values for part in parts], 0), parts[0].query_ids, parts[0].train_ids, parts[0].groups
+        )
+    told: dict[str, Any] = {"left_out_spearman": plain(truth.left_out.agreement(pooled))}
+    if truth.shapley is not None:
+        told["shapley_spearman"] = plain(truth.shapley.agreement(pooled))
+        told["payout_tv"] = plain(payout_interval(truth.shapley, pooled))
+        told["payout_tv_printed"] = printed_error(truth.shapley, pooled)
+    if payees is not None and payees.stderr is not None:
+        told["intervals"] = crossed(payees, truth.contributors.mean)
+    return told
+
+
+def _single(every: Sequence[Job]) -> dict[str, float]:
+    """Means over seeds of what single jobs measured."""
+    import pyarrow.parquet as pq
+
+    found: dict[str, list[float]] = {}
+    for job in every:
+        for row in pq.read_table(job.folder / ROWS).to_pylist():
+            if row["quantity"] in SINGLE and row["scope"] == OWN:
+                found.setdefault(row["quantity"], []).append(row["value"])
+    return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def plain(interval: Interval) -> dict[str, float]:
+    """As JSON."""
+    return {"value": interval.value, "low": interval.low, "high": interval.high}
+
+
+def _divided(interval: Interval, ceiling: float) -> dict[str, float]:
+    """LDS over ceiling; the ceiling's own error is not in it."""
+    return {name: value / ceiling for name, value in plain(interval).items()} if ceiling > 0 else {}
