@@ -364,7 +364,7 @@ def test_one_method_shows_its_settings(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_the_committed_results_are_cards() -> None:
-    from poa.commands.measured import cards, results_folder
+    from poa.evaluation.cards import cards, results_folder
 
     assert results_folder() == CHECKOUT.resolve().parent / "experiments" / "results"
     found = cards(results_folder())

@@ -10,8 +10,8 @@ from textwrap import indent
 from typing import Any
 
 from poa import methods
-from poa.commands.measured import Card, cards, results_folder
 from poa.commands.nearest import unknown
+from poa.evaluation.cards import Card, cards, results_folder
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

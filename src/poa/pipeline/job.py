@@ -16,6 +16,7 @@ import torch
 from poa import methods
 from poa.datanets.snapshot import Snapshot
 from poa.errors import PoaError
+from poa.evaluation.cards import require_card, results_folder
 from poa.evaluation.contributors import ContributorTruth, leave_one_out
 from poa.factory.bases import base
 from poa.factory.finetune import finetune
@@ -110,10 +111,13 @@ def _route(config: dict[str, Any], out: Path, stages: Stages) -> Route:
         raise PoaError(f"seed is {config['seed']!r}, must be an integer of 0 or more")
     if stages.pay and not made(config["policy"], _convert_="object").payable:
         raise PoaError(f"policy {config['choices']['policy']} is for comparison only; choose a payable one to pay by")
+    payer = made(config["method"], "method")
+    if stages.pay and not stages.allow_uncarded:
+        require_card(config["choices"]["method"], payer, results_folder())
     for name in stages.attacks:
         attack(name)  # a misspelt one is refused before anything is trained
     answers = read(Answers, config["answers"], "answers")
-    chosen_methods = {config["choices"]["method"]: made(config["method"], "method")}
+    chosen_methods = {config["choices"]["method"]: payer}
     chosen_methods |= {
         name: methods.method(name, **stages.settings.get(name, {}))
         for name in stages.compare

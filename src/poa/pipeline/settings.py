@@ -56,8 +56,9 @@ class Stages:
     """What happens beyond attribution.
 
     compare: further methods by name. truth: seeds to retrain with. attack_times: rows an attack adds, as a multiple
-    of the attacker's own. fee: micro-credits per response. settings: by name of a compared method, what differs from
-    its defaults.
+    of the attacker's own. fee: micro-credits per response. allow_uncarded: pay by settings that no committed result has
+    measured (the job itself measures them all the same). settings: by name of a compared method, what differs from its
+    defaults.
     """
 
     compare: tuple[str, ...] = ()
@@ -67,6 +68,7 @@ class Stages:
     pay: bool = False
     report: bool = False
     fee: int = 1_000_000
+    allow_uncarded: bool = False
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
 
     def __post_init__(self) -> None:
