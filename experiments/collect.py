@@ -2,6 +2,7 @@
 
 python experiments/collect.py                    write paper/tables, paper/figures and the README block
 python experiments/collect.py record RUN_FOLDER  keep a finished run's summary as experiments/results/NAME.json
+python experiments/collect.py fidelity FOLDER... keep finished jobs of experiment=fidelity as results/fidelity.json
 """
 
 from __future__ import annotations
@@ -70,6 +71,17 @@ def record(run: Path, name: str | None, command: str | None, results: Path) -> P
             raise PoaError(f"the summary of {run.name} names a folder of this machine ({private})")
     target = results / f"{name}.json"
     write_atomic(target, text.encode())
+    return target
+
+
+def record_fidelity(folders: Sequence[Path], commands: Sequence[str], results: Path) -> Path:
+    """Join the jobs of a sweep (all seeds and methods of some tasks) into one result."""
+    from poa.benchmarks._figures import environment
+    from poa.fidelity.result import result
+
+    target = results / "fidelity.json"
+    told = result(folders, "; ".join(commands), environment())
+    write_atomic(target, (json.dumps(told, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
     return target
 
 
@@ -147,6 +159,32 @@ def attack_rows(result: Result) -> Rows:
     return rows
 
 
+def fidelity_rows(task: Mapping[str, Any]) -> Rows:
+    """Methods of one task by their LDS at the largest fraction removed, best first."""
+    percents = sorted(task["truth"]["subsets"], key=float)
+    last = percents[-1]
+    found: Mapping[str, Any] = task["methods"]
+    pooled = any("ensemble_over_ceiling" in row["lds"][last] for row in found.values())
+    paid = any("payout_tv" in row["contributors"] for row in found.values())
+    head = ["method", *(f"LDS {percent} %" for percent in percents), f"95 % interval at {last} %"]
+    head += ["ensemble / ceiling"] if pooled else []
+    head += ["payout error", "printed rule"] if paid else []
+    rows = [[*head, "contributors", "trainings"]]
+    for name in sorted(found, key=lambda name: -found[name]["lds"][last]["own_run"]["value"]):
+        cells, contributors = found[name]["lds"], found[name]["contributors"]
+        own = cells[last]["own_run"]
+        row = [name, *(_signed(cells[percent]["own_run"]["value"]) for percent in percents)]
+        row.append(f"{_signed(own['low'])} to {_signed(own['high'])}")
+        if pooled:
+            over = cells[last].get("ensemble_over_ceiling")
+            row.append(_signed(over["value"]) if over else "")
+        if paid:
+            row += [_signed(contributors["payout_tv"]["value"]), _signed(contributors["payout_tv_printed"])]
+        agreement = contributors.get("shapley_spearman", contributors["left_out_spearman"])
+        rows.append([*row, _signed(agreement["value"]), f"{found[name]['card']['trainings']:.1f}"])
+    return rows
+
+
 def facts(result: Result) -> list[str]:
     """One sentence for each single number."""
     nll = result["heldout_nll"]
@@ -213,6 +251,44 @@ def readme_block(result: Result | None) -> str:
     if result.get("attacks"):
         parts += ["The attacker's share of the contributors' pool:", markdown(attack_rows(result))]
     return "\n\n".join([*parts, "\n".join(f"- {fact}" for fact in facts(result))])
+
+
+def fidelity_block(path: Path, tasks: Mapping[str, Any]) -> str:
+    """What stands between the markers of docs/fidelity.md: figures, then a table a task."""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    figures = [["figure", "value", "95 % interval", "method"]]
+    for name, found in sorted(result["figures"].items()):
+        interval = f"{found['low']:.3f} to {found['high']:.3f}" if "low" in found else ""
+        figures.append([name, f"{found['value']:.3f}", interval, found.get("method", "")])
+    parts = [
+        f"Written by `experiments/collect.py` from `experiments/results/{path.name}`: {provenance(result)}.",
+        markdown(figures),
+    ]
+    for name, task in tasks.items():
+        told = (
+            f"{task['records']} records of {task['contributors']} contributors, {task['queries']} queries, seeds "
+            f"{', '.join(map(str, task['seeds']))}; masked removal."
+        )
+        parts += [f"### {name}", f"{told} {_ceilings(task['truth'])}", markdown(fidelity_rows(task))]
+        if task["refused"]:
+            parts.append("Do not apply: " + ", ".join(sorted(task["refused"])) + ".")
+    return "\n\n".join(parts)
+
+
+def _ceilings(truth: Mapping[str, Any]) -> str:
+    told = [
+        f"{percent} %: {found['subsets']} subsets, seed against seed {found['reliability']:.2f}, "
+        f"ceiling {found['ceiling']:.2f}"
+        for percent, found in sorted(truth["subsets"].items(), key=lambda item: float(item[0]))
+        if "ceiling" in found
+    ]
+    if "payout_tv_between_seeds" in truth.get("shapley", {}):
+        shapley = truth["shapley"]
+        told.append(
+            f"exact Shapley: seed against seed {shapley['seed_against_seed']:.2f}, payout error between seeds "
+            f"{shapley['payout_tv_between_seeds']:.3f}"
+        )
+    return f"Truth: {'; '.join(told)}." if told else ""
 
 
 def markdown(rows: Rows) -> str:
@@ -322,6 +398,13 @@ def collect(root: Path, *, figures: bool = True) -> list[Path]:
     paths = sorted((root / "experiments/results").glob("*.json"))
     results = {path.stem: load(path) for path in paths if kind(path) == "run"}
     texts = {root / "paper/tables" / name: text for result in results.values() for name, text in tables(result).items()}
+    for path in paths:
+        if kind(path) == "fidelity":
+            tasks = json.loads(path.read_text(encoding="utf-8"))["tasks"]
+            for name, task in tasks.items():
+                texts[root / "paper/tables" / f"{path.stem}-{name}.tex"] = latex(fidelity_rows(task))
+            page = root / "docs/fidelity.md"
+            texts[page] = between_markers(page.read_text(encoding="utf-8"), fidelity_block(path, tasks))
     readme = root / "README.md"
     texts[readme] = between_markers(readme.read_text(encoding="utf-8"), readme_block(results.get("quickstart")))
     changed = [path for path, text in texts.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
@@ -340,9 +423,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep.add_argument("run", type=Path)
     keep.add_argument("--name", help="name of the result (default: the run's name)")
     keep.add_argument("--command", help="how the run was made, where it was not its preset alone")
+    join = actions.add_parser("fidelity", help="join finished jobs of experiment=fidelity")
+    join.add_argument("folders", type=Path, nargs="+")
+    join.add_argument("--command", action="append", required=True, help="how the jobs were made; once per command")
     told = parser.parse_args(arguments)
     try:
-        if told.action == "record":
+        if told.action == "fidelity":
+            _say([record_fidelity(told.folders, told.command, ROOT / "experiments/results")])
+        elif told.action == "record":
             _say([record(told.run, told.name, told.command, ROOT / "experiments/results")])
         else:
             _say(collect(ROOT))

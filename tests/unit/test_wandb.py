@@ -19,10 +19,12 @@ CONF = Path(__file__).parents[2] / "conf" / "logger"
 def test_offline_run_writes_its_files_and_needs_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for number in range(2):  # a sweep opens one log after the other in one process
-        log = Wandb(project="test", tags=("a",)).start("first", {"seed": number}, tmp_path / f"job{number}")
+        log = Wandb(project="test", tags=("a",)).start("first", {"seed": number}, tmp_path / f"job{number}", "both")
         log.log({"lds": 0.5})
         log.log({"lds": 0.75})
         log.table("top", [{"record": "a", "score": 1.0}, {"record": "b", "score": -2.0}])
+        (tmp_path / f"job{number}" / "scores.bin").write_bytes(b"1234")
+        log.artifact("scores of it", "scores", [tmp_path / f"job{number}" / name for name in ("scores.bin", "none")])
         log.finish()
     # wandb's own process closes its files a little after `finish`; waiting for its end makes them whole.
     wandb.teardown()
@@ -31,6 +33,9 @@ def test_offline_run_writes_its_files_and_needs_no_network(tmp_path: Path, monke
         body = stored.read_bytes()
         assert b"lds" in body
         assert b"seed" in body
+        assert b"both" in body
+        assert b"scores-of-it" in body
+        assert b"scores.bin" in body
         (table,) = folder.rglob("*.table.json")
         assert '"b"' in table.read_text()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["job0", "job1"]
@@ -62,6 +67,7 @@ def test_quiet_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     log = Quiet().start("x", {}, tmp_path)
     log.log({"a": 1.0})
     log.table("t", [{"a": 1}])
+    log.artifact("a", "kind", [tmp_path / "none"])
     log.finish()
     assert list(tmp_path.iterdir()) == []
 

@@ -53,7 +53,7 @@ def _job(config: dict[str, Any], out: Path) -> dict[str, Any]:
         raise PoaError(f"seed is {seed!r}, must be an integer from 0 to {HELD_OUT - 1}: ensembles have those above")
     task: FidelityTask = made(config["task"], "task", _convert_="all")
     method, choice = made(config["method"], "method"), str(config["choices"]["method"])
-    logger = made(config["logger"]).start(f"{config['name']}-{task.name}", config, out)
+    logger = made(config["logger"]).start(f"{task.name}-{choice}-{seed}", config, out, config["name"])
     told: dict[str, Any] = {
         "kind": "fidelity_job",
         "task": task.name,
@@ -73,17 +73,21 @@ def _job(config: dict[str, Any], out: Path) -> dict[str, Any]:
     write_atomic(out / "summary.json", json.dumps(told, indent=1, sort_keys=True).encode())
     logger.log({f"{row['quantity']}/{row['scope']}/{row['removed'] or 'all'}": row["value"] for row in rows})
     logger.table("rows", rows)
+    logger.artifact(f"{task.name}-{choice}-{seed}", "scores", [out / name for name in (SCORES, POOLED, TRUTH, ROWS)])
     logger.finish()
     return told
 
 
 def label(choice: str, method: Any) -> str:
-    """The method's name and the settings that are not its defaults: "influence, checkpoints=last"."""
+    """The method's name and the settings that are not its defaults: "influence, checkpoints=last".
+
+    Its seed is the job's and not told.
+    """
     default = type(method)()
     changed = [
         f"{field.name}={getattr(method, field.name)}"
         for field in fields(method)
-        if field.init and getattr(method, field.name) != getattr(default, field.name)
+        if field.init and field.name != "seed" and getattr(method, field.name) != getattr(default, field.name)
     ]
     return ", ".join([choice, *changed])
 

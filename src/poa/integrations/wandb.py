@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,10 @@ class Logger(Protocol):
         """A table: rows with the same keys."""
         ...
 
+    def artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
+        """Files that belong to the run, as one versioned artifact; those that do not exist are passed over."""
+        ...
+
     def finish(self) -> None:
         """Close the log; nothing may be logged afterwards."""
         ...
@@ -35,19 +40,21 @@ class Logger(Protocol):
 class LoggerChoice(Protocol):
     """What `conf/logger/*.yaml` makes: options only, until `start` opens the log of one run."""
 
-    def start(self, name: str, config: Mapping[str, Any], folder: Path) -> Logger: ...
+    def start(self, name: str, config: Mapping[str, Any], folder: Path, group: str = "") -> Logger: ...
 
 
 @dataclass(frozen=True)
 class Quiet:
     """Logs nothing: the default choice, and its own log."""
 
-    def start(self, name: str, config: Mapping[str, Any], folder: Path) -> Logger:
+    def start(self, name: str, config: Mapping[str, Any], folder: Path, group: str = "") -> Logger:
         return self
 
     def log(self, figures: Mapping[str, float]) -> None: ...
 
     def table(self, name: str, rows: Sequence[Row]) -> None: ...
+
+    def artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None: ...
 
     def finish(self) -> None: ...
 
@@ -66,8 +73,8 @@ class Wandb:
             raise PoaError(f"logger.mode is {self.mode!r}, must be 'offline' or 'online'")
         object.__setattr__(self, "tags", tuple(self.tags))
 
-    def start(self, name: str, config: Mapping[str, Any], folder: Path) -> Logger:
-        """Open a log called `name` in `folder`; raises `MissingExtra` where wandb is not installed."""
+    def start(self, name: str, config: Mapping[str, Any], folder: Path, group: str = "") -> Logger:
+        """Open a log called `name` in `folder`, beside the others of `group`; `MissingExtra` without wandb."""
         try:
             import wandb
         except ModuleNotFoundError as error:
@@ -82,6 +89,7 @@ class Wandb:
             tags=self.tags,
             mode="offline" if self.mode == "offline" else "online",
             name=name,
+            group=group or None,
             config=dict(config),
             dir=folder,
             settings=settings,
@@ -107,6 +115,15 @@ class WandbLog:
             if list(row) != columns:
                 raise PoaError(f"table {name!r}, row {number}: columns {list(row)}, the first row has {columns}")
         self.run.log({name: wandb.Table(columns=columns, data=[list(row.values()) for row in rows])})
+
+    def artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
+        import wandb
+
+        made = wandb.Artifact(re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:128], kind)
+        for path in paths:
+            if path.is_file():
+                made.add_file(str(path), policy="immutable")  # no copy in the home folder: the job's own stays as it is
+        self.run.log_artifact(made)
 
     def finish(self) -> None:
         self.run.finish()

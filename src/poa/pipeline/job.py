@@ -81,7 +81,7 @@ def run_job(config: dict[str, Any], out: Path) -> dict[str, Any]:
 
 
 def _job(config: dict[str, Any], out: Path) -> dict[str, Any]:
-    logger = made(config["logger"]).start(config["name"], config, out)
+    logger = made(config["logger"]).start(config["name"], config, out, config["name"])
     stages = read(Stages, config["stages"], "stages")
     route = _route(config, out, stages)
     summary = _summary(route)
@@ -99,6 +99,7 @@ def _job(config: dict[str, Any], out: Path) -> dict[str, Any]:
     write_atomic(out / "summary.json", json.dumps(plain, indent=1, sort_keys=True).encode())
     logger.log({"heldout_nll/tuned": route.heldout["tuned"], "heldout_nll/base": route.heldout["base"]})
     logger.table("methods", [{"method": name, **row} for name, row in plain["methods"].items()])
+    logger.artifact(f"{config['name']}-scores", "scores", sorted((out / "scores").glob("*.safetensors")))
     logger.finish()
     _remember(route)
     print(f"poa: results in {out}", file=sys.stderr)
