@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from poa.protocols import Attributor, TrainingRun
 
-FAMILIES = ("baseline", "lexical", "semantic", "gradient", "span")
+FAMILIES = ("baseline", "lexical", "semantic", "gradient", "span", "retraining")
 
 
 def family(method: object) -> str:

@@ -68,7 +68,7 @@ class DigitsTask:
     contributors: int = 8
     steps: int = 144
     batch: int = 100
-    rate: float = 0.003
+    rate: float = 0.002
     optimizer: str = "adamw"
     removed: Removed = field(default_factory=dict[str, int])
     ensemble: int = 10

@@ -56,6 +56,24 @@ def _owners(modules: Mapping[str, nn.Module]) -> dict[str, str]:
     return owners
 
 
+def _refuse_partly_shared(modules: Mapping[str, nn.Module]) -> None:
+    """Modules that share a parameter are one block, so they have to share all of them, in one layout."""
+    holders: dict[int, list[str]] = {}
+    for name, module in modules.items():
+        for parameter in module.parameters(recurse=False):
+            holders.setdefault(id(parameter), []).append(name)
+    for names in holders.values():
+        if len(names) < 2:
+            continue
+        owned = [{id(p) for p in modules[name].parameters(recurse=False)} for name in names]
+        kinds = {type(modules[name]).__name__ == "Conv1D" for name in names}
+        if any(other != owned[0] for other in owned[1:]) or len(kinds) > 1:
+            raise Unsupported(
+                f"layers {names[0]} and {names[1]} share a parameter but not all of them, or not their layout: their "
+                "gradients would be added up wrongly; untie them, or leave one out of Task.tracked"
+            )
+
+
 def _blocks(found: Sequence[Site], owners: Mapping[str, str]) -> tuple[Block, ...]:
     blocks: list[Block] = []
     shapes: dict[str, tuple[int, int]] = {}
@@ -162,6 +180,7 @@ class Capture:
             _check_losses(each, len(records))
         calls, self.watch.calls = self.watch.calls, []
         if not self.watch.checked:  # once: what a model reads does not depend on the record
+            self._check_repeats(each, records, side, draw)
             _check_reads(self.sites, each, [at for at, _, _ in calls])
             self.watch.checked = True
         signals: Any = torch.autograd.grad(each.sum(), [edge for _, _, edge in calls], allow_unused=True)
@@ -180,6 +199,18 @@ class Capture:
             raise Unsupported("no tracked layer takes part in the loss")
         _check_finite(sums)
         return Captured(self.blocks, {name: tuple(parts) for name, parts in found.items()}, len(records))
+
+    def _check_repeats(self, each: Tensor, records: Sequence[Record], side: str, draw: int) -> None:
+        """Refuse a model that answers otherwise when it is asked again, whatever makes it do so."""
+        device = next(self.model.parameters()).device.type
+        half = torch.autocast(device, torch.bfloat16) if self.half else nullcontext()
+        with torch.no_grad(), half:
+            again = outputs(self.task, self.model, records, side, draw, self.fused)
+        if not torch.allclose(each.detach(), again, rtol=1e-3, atol=1e-5, equal_nan=True):
+            raise Unsupported(
+                "the model answers the same record in two ways: something in it is drawn anew at every call, dropout "
+                "by a function, for example; switch it off"
+            )
 
 
 @contextmanager
@@ -201,9 +232,14 @@ def capturing(
         raise PoaError(f"precision is {precision!r}, must be full or bf16")
     _refuse_train_mode(model)
     modules = task.tracked(model)
+    _refuse_partly_shared(modules)
+    _refuse_half(modules)
     found, owners = sites(modules, model, coordinates), _owners(modules)
     watch = _Watch()
-    handles = [site.module.register_forward_hook(_keep(watch, at)) for at, site in enumerate(found)]
+    handles = [
+        site.module.register_forward_hook(_keep(watch, at, site.again), with_kwargs=True)
+        for at, site in enumerate(found)
+    ]
     replaced = [(site.module, site.forward) for site in found if site.forward is not None]
     for module, forward in replaced:
         module.forward = forward  # an attribute of this one object, over its class's method
@@ -229,7 +265,7 @@ def _quick(task: Any, model: nn.Module, found: Sequence[Site]) -> Fused | None:
     return None if any(site.module is head for site in found) else log_probabilities
 
 
-def _keep(watch: _Watch, at: int) -> Callable[[nn.Module, tuple[Any, ...], Any], Tensor | None]:
+def _keep(watch: _Watch, at: int, again: bool) -> Callable[..., Tensor | None]:
     """A hook that notes (input, place of the output in the graph).
 
     The place, not the tensor: an activation that works in place (ReLU(inplace=True)) turns the tensor into its own
@@ -237,9 +273,14 @@ def _keep(watch: _Watch, at: int) -> Callable[[nn.Module, tuple[Any, ...], Any],
     begins here.
     """
 
-    def hook(_: nn.Module, given: tuple[Any, ...], out: Any) -> Tensor | None:
+    def hook(_: nn.Module, given: tuple[Any, ...], named: Mapping[str, Any], out: Any) -> Tensor | None:
         if not watch.on:
             return None
+        if again and (len(given) > 1 or any(value is not None for value in named.values())):
+            raise Unsupported(
+                f"a {type(_).__name__} that takes more than its input cannot be tracked: what else it was given would "
+                "be forgotten; leave it out of Task.tracked"
+            )
         if not isinstance(out, Tensor) or not given:
             raise Unsupported(f"a {type(_).__name__} that is not a function from one tensor to one cannot be tracked")
         if not torch.is_grad_enabled():
@@ -254,10 +295,26 @@ def _keep(watch: _Watch, at: int) -> Callable[[nn.Module, tuple[Any, ...], Any],
     return hook
 
 
+def _refuse_half(modules: Mapping[str, nn.Module]) -> None:
+    for name, module in modules.items():
+        for parameter in module.parameters(recurse=False):
+            if parameter.requires_grad and parameter.dtype not in (torch.float32, torch.float64):
+                kind = str(parameter.dtype).removeprefix("torch.")
+                raise Unsupported(
+                    f"layer {name} is trained in {kind}: gradients and curvature need float32 or float64 weights "
+                    "(precision='bf16' multiplies float32 weights in bfloat16, for features)"
+                )
+
+
 def _refuse_train_mode(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if module.training and isinstance(module, nn.modules.batchnorm._BatchNorm):  # pyright: ignore[reportPrivateUsage]
             raise Unsupported(f"layer {name} is a BatchNorm in train mode: examples have no gradients of their own")
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:  # pyright: ignore[reportPrivateUsage]
+            raise Unsupported(
+                f"layer {name} is a BatchNorm without running statistics: it reads the batch even in eval mode, so "
+                "examples have no gradients of their own"
+            )
         if module.training and isinstance(module, nn.modules.dropout._DropoutNd) and module.p:  # pyright: ignore[reportPrivateUsage]
             raise Unsupported(f"layer {name} is an active dropout: the same record would give other gradients")
         # Attention often drops by a rate of its own instead of a layer.

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from poa.errors import Unsupported
+from poa.errors import PoaError, Unsupported
 
 Eigenvalues = npt.NDArray[np.floating[Any]]
 
@@ -28,6 +28,15 @@ ROOT = 2.5
 # Relative to the mean eigenvalue: below LEAST an eigenvalue counts as zero. Bisection of the logarithm ends far below
 # what a score could show, and without a grid the rounding of an eigenvalue cannot make the choice jump.
 LEAST, MOST, HALVINGS = 1e-6, 1e6, 60
+
+
+def check(name: str, damping: float | None) -> None:
+    """Raise `PoaError` naming the option of method `name` unless damping is None or a finite number above 0."""
+    if damping is not None and not (0 < damping < float("inf")):
+        raise PoaError(
+            f"{name}.damping is {damping}, must be above 0 and finite: undamped, directions that no record determines "
+            "decide the scores"
+        )
 
 
 def chosen(eigenvalues: Eigenvalues, count: int) -> tuple[float, dict[str, Any]]:

@@ -63,6 +63,8 @@ def top(store: Store, query: Features, count: int) -> Best:
     wide = np.ascontiguousarray(query, np.float32)
     if wide.shape != (store.width,):
         raise PoaError(f"a query of shape {wide.shape} against features of {store.width}")
+    if not np.isfinite(wide).all():
+        raise PoaError("a query with nan or infinite features has no nearest records")
     if isinstance(store.encoding, Int8):
         return _by_bytes(store, wide, count)
     if isinstance(store.encoding, RankOne):

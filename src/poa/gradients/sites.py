@@ -28,7 +28,8 @@ class Site:
     """`factors(input, output gradient)` gives one factor for each of `blocks`; `forward` stands in for the module's.
 
     blocks: (name, shape) with shape = (rows, columns) of the gradient; a bias is one more column. factored: whether
-    the module is of a known kind, which reads each of its parameters once a call.
+    the module is of a known kind, which reads each of its parameters once a call. again: whether `factors` calls the
+    module once more, which it can only do if the input is all that it was given.
     """
 
     module: nn.Module
@@ -36,6 +37,7 @@ class Site:
     factors: Factors
     forward: Callable[[Tensor], Tensor] | None = None
     factored: bool = True
+    again: bool = False
 
 
 def sites(
@@ -70,7 +72,7 @@ def _site(name: str, module: nn.Module) -> Site:
         return _embedding(name, module)
     if _is_hf_conv1d(module):
         return _hf_conv1d(name, module)
-    return _norm(name, module) if _is_gain(module) else _other(name, module)
+    return _norm(name, module) if _is_gain(module) and _is_affine(module) else _other(name, module)
 
 
 def _refuse(name: str, module: nn.Module) -> None:
@@ -164,7 +166,30 @@ def _is_gain(module: nn.Module) -> bool:
     own = dict(module.named_parameters(recurse=False))
     if "norm" not in type(module).__name__.lower() or "weight" not in own or not set(own) <= {"weight", "bias"}:
         return False
-    return not isinstance(module, nn.GroupNorm | nn.modules.batchnorm._NormBase) and own["weight"].ndim == 1  # pyright: ignore[reportPrivateUsage]
+    if isinstance(module, nn.GroupNorm | nn.modules.batchnorm._NormBase):  # pyright: ignore[reportPrivateUsage]
+        return False
+    return own["weight"].ndim == 1 and len(own["weight"]) > 1
+
+
+def _is_affine(module: nn.Module) -> bool:
+    """Whether outputs follow gain and offset as `_norm` takes for granted; a name with "norm" in it does not say so."""
+    own = {key: value.detach() for key, value in module.named_parameters(recurse=False)}
+    width, some = own["weight"].shape[0], torch.Generator().manual_seed(0)
+    x, gain, offset = (torch.randn(shape, generator=some).to(own["weight"]) for shape in ((2, 3, width), width, width))
+
+    def output(weight: Tensor, bias: Tensor) -> Tensor:
+        changed = {"weight": weight} | ({"bias": bias} if "bias" in own else {})
+        found: Tensor = functional_call(module, changed, (x,))
+        return found
+
+    zero = torch.zeros_like(gain)
+    try:
+        with torch.no_grad():
+            base, one, moved = output(zero, zero), output(torch.ones_like(gain), zero), output(gain, offset)
+    except (TypeError, RuntimeError, ValueError):  # it wants another input than one of such a shape
+        return False
+    expected = base + gain * (one - base) + (offset if "bias" in own else 0.0)
+    return moved.shape == x.shape and bool(torch.allclose(moved, expected, rtol=1e-3, atol=1e-3))
 
 
 def _norm(name: str, module: nn.Module) -> Site:
@@ -187,7 +212,7 @@ def _norm(name: str, module: nn.Module) -> Site:
             columns.append(torch.ones_like(columns[0]))
         return (Elementwise(_tokens(s), torch.stack(columns, 3)),)
 
-    return Site(module, ((name, (width, len(own))),), factors)
+    return Site(module, ((name, (width, len(own))),), factors, again=True)
 
 
 def _other(name: str, module: nn.Module) -> Site:
@@ -206,7 +231,7 @@ def _other(name: str, module: nn.Module) -> Site:
 
         return (Whole(vmap(one)(x, s)),)
 
-    return Site(module, ((name, (1, size)),), factors, factored=False)
+    return Site(module, ((name, (1, size)),), factors, factored=False, again=True)
 
 
 def _lora(name: str, modules: Mapping[str, nn.Module], model: nn.Module, coordinates: str) -> Site | None:
@@ -224,8 +249,13 @@ def _lora(name: str, modules: Mapping[str, nn.Module], model: nn.Module, coordin
     plain = isinstance(base, nn.Linear) or _is_hf_conv1d(base)
     if not plain or list(layer.active_adapters) != [adapter] or layer.merged or _bias(b) or _bias(a):
         return None
-    if layer.use_dora.get(adapter) or getattr(layer.lora_dropout[adapter], "p", 0.0):
+    if layer.use_dora.get(adapter):
+        raise Unsupported(f"layer {path} is a DoRA adapter: its magnitudes multiply what LoRA adds; use plain LoRA")
+    if getattr(layer.lora_dropout[adapter], "p", 0.0):
         return None
+    if base.weight.is_floating_point() and base.weight.dtype != a.weight.dtype:
+        there, here = (str(value.dtype).removeprefix("torch.") for value in (base.weight, a.weight))
+        raise Unsupported(f"layer {path} is {there} under a {here} adapter: load the base in {here}")
     weights: tuple[Tensor, Tensor] = (a.weight.detach(), b.weight.detach())  # type: ignore[assignment]
     down, up, scale = *weights, float(layer.scaling[adapter])
     frozen = base.weight.detach() if isinstance(base, nn.Linear) else base.weight.detach().T

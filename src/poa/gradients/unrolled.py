@@ -69,7 +69,7 @@ class UnrolledIndex(Pretrained):
         values, slopes = program.metagradient(given.weights, asked, self.stack)
         if not np.isfinite(slopes).all():
             raise PoaError("the metagradient is not finite: the training is not smooth where it went")
-        meta["measured"] = _stands_for(self.run, queries, values, program.dtype)
+        meta["measured"] = stands_for(self.run, queries, values, program.dtype)
         return Scores(slopes, queries.ids, columns.train_ids, columns.groups, "nats", self.method, meta=meta)
 
     def save(self, folder: str | Path) -> None:
@@ -124,7 +124,7 @@ def metasmoothness(
     return float((np.abs(first) * np.sign(first) * np.sign(second)).sum() / size) if size > 0 else 0.0
 
 
-def _stands_for(run: TrainingRun, queries: Corpus, values: Matrix64, dtype: str) -> float:
+def stands_for(run: TrainingRun, queries: Corpus, values: Matrix64, dtype: str) -> float:
     """Largest relative distance to the run's own measurements; raises `Mismatch` where it is more than rounding."""
     import torch
 

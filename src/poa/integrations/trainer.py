@@ -125,6 +125,7 @@ def _check(args: Any, state: Any) -> None:
         "max_grad_norm must be 0: clipping scales a step by a factor that callbacks do not see": args.max_grad_norm,
         "remove_unused_columns must be False: it drops the record's position": args.remove_unused_columns,
         "fp16 must be False: a scaled loss may skip steps": args.fp16,
+        "bf16 must be False: gradients are taken again in float32, which are not those that trained": args.bf16,
         "label_smoothing_factor must be 0: the loss is no log-probability": args.label_smoothing_factor,
         "one process and one device: a step log of one process lacks the others' records": max(
             args.world_size - 1, args.n_gpu - 1, 0

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from poa.methods.grass import GraSS
     from poa.methods.in_run import InRun
     from poa.methods.influence import Influence
+    from poa.methods.kernel_shap import KernelSHAP
     from poa.methods.kfac import KFAC
     from poa.methods.knn_shapley import KNNShapley
     from poa.methods.less import LESS
@@ -71,6 +72,7 @@ _HOMES = {
     "dvemb": ("dvemb", "DVEmb"),
     "adamw_influence": ("adamw_influence", "AdamWInfluence"),
     "magic": ("magic", "MAGIC"),
+    "kernel_shap": ("kernel_shap", "KernelSHAP"),
     "source": ("source", "SOURCE"),
     "lorif": ("lorif", "LoRIF"),
     "captum": ("captum_tracin", "CaptumTracIn"),
@@ -81,6 +83,7 @@ _INDEXES = {
     "linear": ("poa.gradients.linear", "LinearIndex"),
     "bm25": ("poa.methods.bm25", "BM25Index"),
     "captum": ("poa.methods.captum_tracin", "CaptumIndex"),
+    "coalitions": ("poa.methods.kernel_shap", "CoalitionIndex"),
     "knn-shapley": ("poa.methods.knn_shapley", "KNNShapleyIndex"),
     "random": ("poa.methods.random", "RandomIndex"),
     "representer": ("poa.methods.representer", "RepresenterIndex"),
@@ -113,6 +116,7 @@ __all__ = [
     "InRun",
     "Influence",
     "KNNShapley",
+    "KernelSHAP",
     "LoGra",
     "LoRIF",
     "Random",

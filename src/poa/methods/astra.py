@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from poa.gradients.astra import Astra
+from poa.gradients.damping import check
 from poa.gradients.linear import positions_of
 from poa.gradients.solved import SolvedIndex, fit_solved
 
@@ -37,6 +38,9 @@ class ASTRA:
         "Wang et al., Better training data attribution via better inverse Hessian-vector products, 2025, "
         "arXiv 2507.14740"
     )
+
+    def __post_init__(self) -> None:
+        check("astra", self.damping)
 
     def fit(self, run: TrainingRun) -> SolvedIndex:
         solver = Astra(self.steps, self.batch, self.step, self.seed)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from poa.gradients.curvature import datainf_map
+from poa.gradients.damping import check
 from poa.gradients.linear import LinearIndex, fit_linear
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ class DataInf:
     needs: ClassVar[str] = "one checkpoint"
     cost: ClassVar[str] = "N gradients; N^2 per layer"
     citation: ClassVar[str] = "Kwon et al., DataInf, ICLR 2024, arXiv 2310.00902"
+
+    def __post_init__(self) -> None:
+        check("datainf", self.damping)
 
     def fit(self, run: TrainingRun) -> LinearIndex:
         notes: dict[str, Any] = {"damping": []}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from poa.gradients.damping import check
 from poa.gradients.kronecker import inverse, kronecker
 from poa.gradients.lens import Lens
 from poa.gradients.linear import LinearIndex, fit_linear, positions_of
@@ -37,6 +38,9 @@ class EKFAC:
     citation: ClassVar[str] = (
         "Grosse et al., Studying large language model generalization with influence functions, 2023, arXiv 2308.03296"
     )
+
+    def __post_init__(self) -> None:
+        check("ekfac", self.damping)
 
     def fit(self, run: TrainingRun) -> LinearIndex:
         fisher = Fisher(self.labels, self.draws, self.coordinates)

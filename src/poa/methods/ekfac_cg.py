@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from poa.gradients.damping import check
 from poa.gradients.krylov import CG
 from poa.gradients.linear import positions_of
 from poa.gradients.solved import SolvedIndex, fit_solved
@@ -36,6 +37,9 @@ class EKFACCG:
         "Grosse et al. 2023, arXiv 2308.03296 (EK-FAC); Hestenes & Stiefel, Methods of conjugate gradients for solving "
         "linear systems, 1952"
     )
+
+    def __post_init__(self) -> None:
+        check("ekfac_cg", self.damping)
 
     def fit(self, run: TrainingRun) -> SolvedIndex:
         solver = CG(self.tolerance, self.iterations)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from poa.errors import PoaError
+from poa.gradients.damping import check
 from poa.gradients.linear import positions_of
 from poa.gradients.solved import SOLVERS, SolvedIndex, fit_solved, operator_of
 
@@ -47,6 +48,7 @@ class ExactInfluence:
     )
 
     def __post_init__(self) -> None:
+        check("exact_influence", self.damping)
         if self.solver not in KNOWN:
             raise PoaError(f"exact_influence.solver is {self.solver!r}, must be one of {', '.join(KNOWN)}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from poa.gradients.damping import check
 from poa.gradients.grass import FactGrass, Grass
 from poa.gradients.projected import fit_projected
 from poa.gradients.sketch_size import sided, sized
@@ -40,6 +41,9 @@ class GraSS:
     citation: ClassVar[str] = (
         "Hu et al., GraSS: Scalable influence function with sparse gradient compression, 2025, arXiv 2505.18976"
     )
+
+    def __post_init__(self) -> None:
+        check("grass", self.damping)
 
     def fit(self, run: TrainingRun) -> LinearIndex:
         blocks = blocks_of(run)

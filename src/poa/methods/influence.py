@@ -9,6 +9,7 @@ import numpy as np
 
 from poa.errors import PoaError
 from poa.gradients.curvature import Solved, damped_fisher_map
+from poa.gradients.damping import check
 from poa.gradients.linear import LinearIndex, fit_linear
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Influence:
     citation: ClassVar[str] = "Koh & Liang, Understanding black-box predictions via influence functions, ICML 2017"
 
     def __post_init__(self) -> None:
+        check("influence", self.damping)
         if self.blocks not in ("whole", "layers"):
             raise PoaError(f"influence.blocks is {self.blocks!r}, must be whole or layers")
 

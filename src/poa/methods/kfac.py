@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from poa.gradients.damping import check
 from poa.gradients.kronecker import inverse, kronecker
 from poa.gradients.lens import Lens
 from poa.gradients.linear import LinearIndex, fit_linear, positions_of
@@ -38,6 +39,9 @@ class KFAC:
         "Martens & Grosse, Optimizing neural networks with Kronecker-factored approximate curvature, ICML 2015, "
         "arXiv 1503.05671"
     )
+
+    def __post_init__(self) -> None:
+        check("kfac", self.damping)
 
     def fit(self, run: TrainingRun) -> LinearIndex:
         fisher = Fisher(self.labels, self.draws, self.coordinates)

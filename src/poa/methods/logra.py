@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from poa.gradients.damping import check
 from poa.gradients.projected import fit_projected
 from poa.gradients.projection import TwoSided
 from poa.gradients.sketch_size import sided
@@ -33,6 +34,9 @@ class LoGra:
     needs: ClassVar[str] = "one checkpoint"
     cost: ClassVar[str] = "N gradients; k per record; N^3"
     citation: ClassVar[str] = "Choe et al., What is your data worth to GPT?, 2024, arXiv 2405.13954"
+
+    def __post_init__(self) -> None:
+        check("logra", self.damping)
 
     def fit(self, run: TrainingRun) -> LinearIndex:
         width, evidence = sided(self.width, blocks_of(run, self.coordinates), len(run.corpus))

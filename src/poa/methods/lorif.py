@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from poa.gradients.curvature import damped_fisher_map
+from poa.gradients.damping import check
 from poa.gradients.encodings import RankOne
 from poa.gradients.lens import Lens
 from poa.gradients.linear import LinearIndex, fit_linear, positions_of
@@ -41,6 +42,9 @@ class LoRIF:
     citation: ClassVar[str] = (
         "LoRIF: Low-rank influence functions for scalable training data attribution, 2026, arXiv 2601.21929"
     )
+
+    def __post_init__(self) -> None:
+        check("lorif", self.damping)
 
     def fit(self, run: TrainingRun) -> LinearIndex:
         blocks = blocks_of(run)

@@ -9,6 +9,7 @@ import numpy as np
 
 from poa.errors import PoaError
 from poa.gradients.curvature import damped_fisher_map
+from poa.gradients.damping import check
 from poa.gradients.linear import LinearIndex, fit_linear, positions_of
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class RelatIF:
     )
 
     def __post_init__(self) -> None:
+        check("relatif", self.damping)
         if self.relative_to not in ("loss", "parameters"):
             raise PoaError(f"relatif.relative_to is {self.relative_to!r}, must be loss or parameters")
 

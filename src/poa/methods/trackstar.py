@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from poa.errors import Unsupported
+from poa.gradients.damping import check
 from poa.gradients.dense_jl import Rademacher
 from poa.gradients.lens import Lens
 from poa.gradients.linear import LinearIndex, fit_linear, positions_of
@@ -45,6 +46,9 @@ class TrackStar:
         "Chang et al., Scalable influence and fact tracing for large language model pretraining, ICLR 2025, arXiv "
         "2410.17413"
     )
+
+    def __post_init__(self) -> None:
+        check("trackstar", self.damping)
 
     def fit(self, run: TrainingRun) -> LinearIndex:
         size, evidence = sized(self.projection, len(run.corpus))

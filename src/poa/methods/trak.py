@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from poa.errors import PoaError
+from poa.gradients.damping import check
 from poa.gradients.dense_jl import Rademacher
 from poa.gradients.doubt import doubts
 from poa.gradients.linear import positions_of
@@ -42,10 +42,7 @@ class TRAK:
     citation: ClassVar[str] = "Park et al., TRAK: Attributing model behavior at scale, ICML 2023, arXiv 2303.14186"
 
     def __post_init__(self) -> None:
-        if self.damping is not None and not self.damping > 0:
-            raise PoaError(
-                f"trak.damping is {self.damping}, must be above 0: undamped, records explain themselves only"
-            )
+        check("trak", self.damping)
 
     def fit(self, run: TrainingRun) -> LinearIndex:
         size, evidence = sized(self.projection, len(run.corpus))
