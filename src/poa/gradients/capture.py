@@ -324,9 +324,10 @@ def _refuse_train_mode(model: nn.Module) -> None:
 
 def _check_rows(site: Site, given: Tensor, signal: Tensor, count: int) -> None:
     if given.shape[0] != count or signal.shape[0] != count:
+        advice = ", or capture one record at a time" if count > 1 else ", or leave it out of Task.tracked"
         raise Unsupported(
             f"layer {site.blocks[0][0]} sees {given.shape[0]} rows for {count} records: their gradients cannot be told "
-            "apart; give it one row per record (position ids, for example) or capture one record at a time"
+            f"apart; give it one row per record (position ids, for example){advice}"
         )
 
 

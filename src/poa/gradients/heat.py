@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch.func import functional_call, jvp
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from poa.gradients.capture import Block, capturing
 from poa.gradients.gauge import adapter_tangents
 from poa.gradients.lens import Lens
 from poa.gradients.linear import LinearIndex
+from poa.gradients.places import places
 from poa.gradients.store import gradients
 from poa.records import Corpus
 
@@ -44,9 +46,13 @@ def token_heat(
         model = index.run.model(position)
         with capturing(task, model, index.coordinates) as capture:
             blocks = capture.blocks
-        tangents = _tangents(model, blocks, lens.lift(direction, blocks))
+        lifted = lens.lift(direction, blocks)
         if index.coordinates == "balanced":
-            tangents = adapter_tangents(model, tangents)
+            tangents = adapter_tangents(model, _tangents(model, blocks, lifted))
+        else:
+            row = torch.from_numpy(np.array(lifted, np.float64))
+            named = dict(model.named_parameters())
+            tangents = {name: value.to(named[name]) for name, value in places(task, model).parameters(row).items()}
         heat = _derivative(task, model, batch, tangents, index.side.endswith("margin"))
         totals += heat / _norms(index, queries, position, lens)[:, None] if lens.unit else heat
     ends = batch["attention_mask"].sum(1).tolist()
@@ -61,6 +67,7 @@ def _norms(index: LinearIndex, queries: Corpus, position: int, lens: Lens) -> Ro
 
 
 def _tangents(model: Any, blocks: Sequence[Block], flat: npt.NDArray[Any]) -> dict[str, Tensor]:
+    """Of LoRA factors in balanced coordinates, and of linear layers beside them."""
     tangents: dict[str, Tensor] = {}
     for block in blocks:
         weight: Tensor = model.get_submodule(block.name).get_parameter("weight")
@@ -78,7 +85,8 @@ def _derivative(task: CausalLM, model: Any, batch: Any, tangents: dict[str, Tens
     def tokens(changed: dict[str, Tensor]) -> Tensor:
         return task.token_log_probabilities(lambda **given: functional_call(model, changed, (), given), batch)
 
-    with torch.no_grad(), warnings.catch_warnings():
+    # Fused attention has no forward-mode derivative.
+    with torch.no_grad(), warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
         # torch compiles its forward-mode formulas with its own deprecated torch.jit.script on first use.
         warnings.filterwarnings("ignore", message=".*torch.jit.script.*is deprecated", category=DeprecationWarning)
         found = jvp(tokens, (weights,), (tangents,))

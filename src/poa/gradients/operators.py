@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, jvp, vjp
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from poa.gradients.outputs import predictions
 from poa.gradients.places import Places, places
@@ -114,7 +115,10 @@ class GaussNewton:
 
     @property
     def writable(self) -> bool:
-        """Whether the matrix is cheaper to write out once than to be multiplied by through the model."""
+        """Whether the matrix is cheaper to write out once than to be multiplied by through the model.
+
+        Writing takes a reverse pass for every logit, multiplying by all unit vectors two passes for every parameter.
+        """
         return self._writable
 
     @cached_property
@@ -123,7 +127,7 @@ class GaussNewton:
             return False
         with torch.no_grad():
             logits = self._logits(self._weights(), next(self._batches()))
-        return logits.numel() * self.size <= DERIVATIVES
+        return logits.numel() <= 4 * self.size and logits.numel() * self.size <= DERIVATIVES
 
     def times(self, rows: Matrix) -> Matrix64:
         if self.writable:
@@ -177,7 +181,8 @@ class GaussNewton:
         return predictions(self.task, _Changed(self.model, weights), batch).logits  # type: ignore[arg-type]
 
     def _derivative(self, weights: dict[str, Tensor], tangent: dict[str, Tensor], batch: Any) -> Tensor:
-        with warnings.catch_warnings():
+        # Fused attention has no forward-mode derivative.
+        with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
             # torch compiles its forward-mode formulas with its own deprecated torch.jit.script on first use.
             warnings.filterwarnings("ignore", message=".*torch.jit.script.*is deprecated", category=DeprecationWarning)
             found: Tensor = jvp(lambda given: self._logits(given, batch), (weights,), (tangent,))[1]

@@ -191,7 +191,11 @@ def _sealed(place: Path) -> dict[str, Any]:
 
 
 def _share() -> tuple[int, int]:
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    given = {name: os.environ.get(name, default) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"))}
+    for name, value in given.items():
+        if not value.isdigit():
+            raise PoaError(f"{name} is {value!r} in the environment, must be a whole number")
+    return int(given["RANK"]), int(given["WORLD_SIZE"])
 
 
 def _count(run: TrainingRun, plan: Plan) -> int:
@@ -236,7 +240,12 @@ def _claimed(place: Path) -> dict[str, Any]:
 
 def _finished(place: Path, number: int, identity: str) -> bool:
     manifest = _path(place, number) / MANIFEST
-    return manifest.is_file() and json.loads(manifest.read_text())["identity"] == identity
+    if not manifest.is_file():
+        return False
+    try:
+        return bool(json.loads(manifest.read_text())["identity"] == identity)
+    except (ValueError, KeyError, TypeError) as error:
+        raise Corrupt(f"{manifest} is not a shard's manifest; delete {manifest.parent.name}: {error}") from error
 
 
 def _shard(run: TrainingRun, place: Path, plan: Plan, identity: str, number: int, capture: Capture) -> None:
@@ -256,7 +265,7 @@ def _features(records: Sequence[Record], plan: Plan, capture: Capture) -> npt.ND
     weight = next(capture.model.parameters())
     drawn = None if plan.projection is None else plan.projection.prepared(capture.blocks, weight.dtype)
     prepared = placed(drawn, weight.device)
-    sizes = [len(record.features) or len(record.text) for record in records]
+    sizes = [len(record.features) or len(record.prompt) + len(record.text) for record in records]
     order = np.argsort(sizes, kind="stable") if plan.fast else np.arange(len(records))
     out: npt.NDArray[np.float32] | None = None
     step = 4 if plan.fast else 1

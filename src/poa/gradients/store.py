@@ -59,8 +59,12 @@ def gradients(run: TrainingRun, checkpoint: int, records: Corpus, side: str, coo
     with alone(folder):
         if made := not (folder / "manifest.json").is_file():
             _make(run, checkpoint, records, side, coordinates, folder)
-    note = json.loads((folder / "manifest.json").read_text())
-    if not made and file_digest(folder / "rows.npy") != note["rows"]:
+    try:
+        note = json.loads((folder / "manifest.json").read_text())
+        changed = not made and file_digest(folder / "rows.npy") != note["rows"]
+    except (OSError, ValueError, KeyError) as error:
+        raise Corrupt(f"{folder} holds no whole table of gradients; delete the folder: {error}") from error
+    if changed:
         raise Corrupt(f"{folder}/rows.npy does not have the digest that its manifest promises; delete the folder")
     blocks = tuple(Block(name, start, stop, (shape[0], shape[1])) for name, start, stop, shape in note["blocks"])
     return Gradients(np.load(folder / "rows.npy", mmap_mode="r"), blocks)

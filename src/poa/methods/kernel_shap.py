@@ -33,7 +33,7 @@ class KernelSHAP:
     Records of one payee score alike: this says who is owed, not which record.
     """
 
-    budget: int = 64
+    budget: int = 128
     seed: int = 0
 
     family: ClassVar[str] = "retraining"
