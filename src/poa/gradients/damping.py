@@ -30,13 +30,17 @@ ROOT = 2.5
 LEAST, MOST, HALVINGS = 1e-6, 1e6, 60
 
 
-def check(name: str, damping: float | None) -> None:
-    """Raise `PoaError` naming the option of method `name` unless damping is None or a finite number above 0."""
-    if damping is not None and not (0 < damping < float("inf")):
-        raise PoaError(
-            f"{name}.damping is {damping}, must be above 0 and finite: undamped, directions that no record determines "
-            "decide the scores"
-        )
+def check(name: str, damping: float | None, *, zero: bool = False) -> None:
+    """Raise `PoaError` naming the option of method `name` unless damping is None or a finite number above 0.
+
+    zero: whether 0 has a meaning of its own, such as the pseudo-inverse.
+    """
+    if damping is None or (0 < damping < float("inf")) or (zero and damping == 0):
+        return
+    raise PoaError(
+        f"{name}.damping is {damping}, must be {'0 or more' if zero else 'above 0'} and finite: undamped, directions "
+        "that no record determines decide the scores"
+    )
 
 
 def chosen(eigenvalues: Eigenvalues, count: int) -> tuple[float, dict[str, Any]]:

@@ -160,7 +160,7 @@ def operator_of(run: TrainingRun, position: int, curvature: str, coordinates: st
 def lambda_of(
     run: TrainingRun, position: int, curvature: str, damping: float | None, coordinates: str
 ) -> tuple[float, Plain]:
-    """(lambda, evidence): `damping` x the mean non-zero eigenvalue of the curvature.
+    """(lambda, evidence): `damping` x trace / N of the curvature.
 
     The Gauss-Newton matrix has the trace and, up to sampling, the spectrum of the Fisher, which is that of gradients
     with one label drawn from the model for each record. Raises `Unsupported` where every gradient is zero.

@@ -40,12 +40,12 @@ class EKFAC:
     )
 
     def __post_init__(self) -> None:
-        check("ekfac", self.damping)
+        check("ekfac", self.damping, zero=True)
 
     def fit(self, run: TrainingRun) -> LinearIndex:
         fisher = Fisher(self.labels, self.draws, self.coordinates)
         weight = 1 / (len(positions_of(run, self.checkpoints)) * len(run.corpus))
-        notes: dict[str, Any] = {"lambda": []}
+        notes: dict[str, Any] = {"damping": {"rule": "given", "damping": self.damping}, "lambda": []}
 
         def lens(position: int) -> Lens:
             found = inverse(kronecker(run, (position,), fisher, corrected=True), self.damping, weight)

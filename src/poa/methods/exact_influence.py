@@ -21,7 +21,7 @@ class ExactInfluence:
     """score(q, i) = grad m_q^T (H + lambda)^-1 (-grad loss_i) / N, H the curvature of the mean loss over all records.
 
     curvature: "gauss-newton" (default; the Hessian without its indefinite part) or "fisher" (the empirical one). lambda
-    = `damping` x the mean non-zero eigenvalue, None = chosen from the spectrum. The solve is for the queries: nothing
+    = `damping` x trace(H) / N, None = chosen from the spectrum. The solve is for the queries: nothing
     is inverted for records that nobody asks about. solver: "explicit" (p^2 numbers), "cg", "block_cg" (all queries in
     one Krylov space: fewest passes, last digits depend on the queries beside), "lissa", "arnoldi" and "nystrom" (of
     rank `rank`; their residual says what they leave out), "auto" = explicit where the matrix is small enough, else cg.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Influence:
     """score(q, i) = grad m_q^T (F + lambda I)^-1 (-grad loss_i) / N, F = mean of -grad loss -grad loss^T.
 
-    Solved exactly in float64 through the N x N Gram matrix; lambda = `damping` x the mean non-zero eigenvalue of F,
+    Solved exactly in float64 through the N x N Gram matrix; lambda = `damping` x trace(F) / N,
     None = chosen from the spectrum of F by `poa.gradients.damping`.
     `blocks="layers"` takes F as block-diagonal, one solve and one lambda per tracked layer: layers whose gradients
     are large no longer decide the damping of all others. With `checkpoints="all"` the scores of all checkpoints are

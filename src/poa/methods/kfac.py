@@ -41,12 +41,12 @@ class KFAC:
     )
 
     def __post_init__(self) -> None:
-        check("kfac", self.damping)
+        check("kfac", self.damping, zero=True)
 
     def fit(self, run: TrainingRun) -> LinearIndex:
         fisher = Fisher(self.labels, self.draws, self.coordinates)
         weight = 1 / (len(positions_of(run, self.checkpoints)) * len(run.corpus))
-        notes: dict[str, Any] = {"lambda": []}
+        notes: dict[str, Any] = {"damping": {"rule": "given", "damping": self.damping}, "lambda": []}
 
         def lens(position: int) -> Lens:
             found = inverse(kronecker(run, (position,), fisher, corrected=False), self.damping, weight)

@@ -161,5 +161,8 @@ def test_half_precision_weights_are_refused_with_the_reason() -> None:
 def test_dampings_that_mean_nothing_are_refused_by_name(name: str, given: float) -> None:
     from poa import methods
 
+    if given == 0.0 and name in ("kfac", "ekfac"):  # the pseudo-inverse
+        assert methods.method(name, damping=given).damping == 0.0
+        return
     with pytest.raises(PoaError, match=rf"{name}\.damping is"):
         methods.method(name, damping=given)
