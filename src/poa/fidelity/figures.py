@@ -65,13 +65,14 @@ def _payout(row: Mapping[str, Any]) -> Any:
 
 def _exact(rows: Rows, short: str) -> dict[str, Any]:
     out: dict[str, Any] = {}
-    if "magic" not in rows:
+    found = next((label for label, row in rows.items() if row["method"] in EXACT), None)
+    if found is None:
         return out
-    for percent, cell in rows["magic"]["lds"].items():
-        out[f"magic_{short}_{percent}"] = cell["own_run"]
+    for percent, cell in rows[found]["lds"].items():
+        out[f"magic_{short}_{percent}"] = cell["own_run"] | {"method": found}
         if "ensemble_over_ceiling" in cell:
             out[f"magic_{short}_over_ceiling_{percent}"] = cell["ensemble_over_ceiling"]
-    exact = rows["magic"]["lds"]["5"]["own_run"]["value"]
+    exact = rows[found]["lds"]["5"]["own_run"]["value"]
     best = _best("", _only(rows, single), lambda row: row["lds"]["5"]["own_run"]).get("")
     if best:
         divided = {name: best[name] / exact for name in ("value", "low", "high")}

@@ -28,8 +28,8 @@ def mean_eigenvalue(kernel: Matrix64) -> float:
     """trace(F) / N for the empirical Fisher F = U^T U / N of N rows whose Gram matrix is `kernel`.
 
     With no more records than parameters, this is the mean non-zero eigenvalue; averaging over p instead would let the
-    damping vanish as the model grows while the spectrum stays where it is. With N > p the zeros of the Gram matrix count,
-    and a given damping shrinks as N grows; a chosen one (`poa.gradients.damping`) does not.
+    damping vanish as the model grows while the spectrum stays where it is. With N > p the zeros of the Gram matrix
+    count, and a given damping shrinks as N grows; a chosen one (`poa.gradients.damping`) does not.
     """
     return float(np.trace(kernel)) / len(kernel) ** 2
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from math import isqrt
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,10 +36,8 @@ QUERIES = 8
 class Network(Protocol):
     """A hashable description of a network: equal ones are compiled once."""
 
-    @property
-    def stack(self) -> int:
-        """How many models, or cotangents, go through together: activations grow with it."""
-        ...
+    # How many models, or cotangents, go through together: activations grow with it.
+    stack: ClassVar[int]
 
     def losses(self, trained: Tree, frozen: Tree, rows: Tree) -> Any:
         """[b] nats, summed over what is supervised in a record; each from its record alone."""
