@@ -173,14 +173,15 @@ def fidelity_rows(task: Mapping[str, Any]) -> Rows:
     for name in sorted(found, key=lambda name: -found[name]["lds"][last]["own_run"]["value"]):
         cells, contributors = found[name]["lds"], found[name]["contributors"]
         own = cells[last]["own_run"]
-        row = [name, *(_signed(cells[percent]["own_run"]["value"]) for percent in percents)]
+        few = "" if found[name]["seeds"] == task["seeds"] else f" (seeds {', '.join(map(str, found[name]['seeds']))})"
+        row = [name + few, *(_signed(cells[percent]["own_run"]["value"]) for percent in percents)]
         row.append(f"{_signed(own['low'])} to {_signed(own['high'])}")
         if pooled:
             over = cells[last].get("ensemble_over_ceiling")
             row.append(_signed(over["value"]) if over else "")
         if paid:
             row += [_signed(contributors["payout_tv"]["value"]), _signed(contributors["payout_tv_printed"])]
-        agreement = contributors.get("shapley_spearman", contributors["left_out_spearman"])
+        agreement = contributors["shapley_spearman" if "shapley_spearman" in contributors else "left_out_spearman"]
         rows.append([*row, _signed(agreement["value"]), f"{found[name]['card']['trainings']:.1f}"])
     return rows
 

@@ -167,7 +167,7 @@ def test_markers_must_be_there_once(collect: ModuleType) -> None:
 
 
 def test_results_of_another_kind_are_not_taken_for_runs(collect: ModuleType, checkout: Path) -> None:
-    (checkout / "experiments/results/other.json").write_text(json.dumps({"kind": "fidelity", "figures": {}}))
+    (checkout / "experiments/results/other.json").write_text(json.dumps({"kind": "table", "figures": {}}))
     assert checkout / "README.md" in collect.collect(checkout, figures=False)
     (checkout / "experiments/results/broken.json").write_text("{")
     with pytest.raises(PoaError, match=r"broken\.json is not a readable result"):
@@ -238,3 +238,42 @@ def test_the_performance_page_says_what_the_committed_benchmarks_say() -> None:
         assert value == f"{figures[name]:.{places}f}"
         told = " to ".join(f"{limit:.{places}f}" for limit in ranges[name]) if name in ranges else "one run"
         assert limits == told
+
+
+def fidelity_result() -> dict[str, Any]:
+    """One task, two methods, two seeds."""
+
+    def interval(value: float) -> dict[str, float]:
+        return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+    def row(value: float, seeds: list[int]) -> dict[str, Any]:
+        cell = {"own_run": interval(value), "ensemble_over_ceiling": interval(value)}
+        paid = {"payout_tv": interval(0.1), "payout_tv_printed": 0.25, "shapley_spearman": interval(0.5)}
+        card = {"seconds": 2.0, "trainings": 4.0, "bytes_per_record": 1000.0}
+        return {"method": "m", "seeds": seeds, "lds": {"5": cell, "50": cell}, "contributors": paid, "card": card}
+
+    truth = {"subsets": {p: {"subsets": 8, "reliability": 0.6, "ceiling": 0.9} for p in ("5", "50")}}
+    task = {"seeds": [0, 1], "records": 80, "queries": 6, "contributors": 3, "truth": truth, "refused": {"bm25": "why"}}
+    task |= {"methods": {"graddot": row(0.25, [0, 1]), "kfac": row(0.75, [0])}}
+    figures = {"mlp_half_1": interval(0.75) | {"method": "kfac"}}
+    told = {"kind": "fidelity", "command": "poa run experiment=fidelity", "environment": RESULT["environment"]}
+    return told | {"tasks": {"digits_mlp": task}, "figures": figures}
+
+
+def test_a_fidelity_result_becomes_tables(collect: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "experiments/results").mkdir(parents=True)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "README.md").write_text(f"{collect.BEGIN}\n{collect.END}\n")
+    (tmp_path / "docs/fidelity.md").write_text(f"before\n{collect.BEGIN}\n{collect.END}\nafter\n")
+    (tmp_path / "experiments/results/fidelity.json").write_text(json.dumps(fidelity_result()))
+    changed = {path.relative_to(tmp_path).as_posix() for path in collect.collect(tmp_path, figures=False)}
+    assert {"docs/fidelity.md", "paper/tables/fidelity-digits_mlp.tex"} <= changed
+    page = (tmp_path / "docs/fidelity.md").read_text()
+    assert page.startswith("before\n")
+    assert page.endswith("after\n")
+    assert "| mlp_half_1 | 0.750 | 0.650 to 0.850 | kfac |" in page
+    kfac, graddot = page.index("| kfac (seeds 0) | 0.75 |"), page.index("| graddot | 0.25 |")
+    assert kfac < graddot
+    assert "Do not apply: bm25." in page
+    assert "ceiling 0.90" in page
+    assert collect.collect(tmp_path, figures=False) == []
