@@ -20,6 +20,9 @@ def workers(count: int = 0) -> Generator[ProcessPoolExecutor]:
     Results then do not depend on the number of cores. Leaving the block by an exception, Ctrl-C included, drops the
     work that has not begun; a parent that is killed takes its workers with it.
     """
+    if multiprocessing.get_start_method(allow_none=True) not in (None, *multiprocessing.get_all_start_methods()):
+        # Inside a worker of joblib, whose own way to start processes a spawned one does not know.
+        multiprocessing.set_start_method("spawn", force=True)
     pool = ProcessPoolExecutor(
         count or os.cpu_count() or 1, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(os.getpid(),)
     )

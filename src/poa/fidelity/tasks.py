@@ -66,10 +66,12 @@ class DigitsTask:
     records: int = 1200
     held: int = 100
     contributors: int = 8
-    steps: int = 144
+    steps: int = 200
     batch: int = 100
-    rate: float = 0.002
-    optimizer: str = "adamw"
+    rate: float = 0.05
+    optimizer: str = "sgd"
+    momentum: float = 0.0
+    decay: float = 0.0
     removed: Removed = field(default_factory=dict[str, int])
     ensemble: int = 10
     brittle: tuple[int, ...] = ()
@@ -100,6 +102,7 @@ class DigitsTask:
     def trained(self, corpus: Corpus, seed: int, out: Path | None = None) -> ClassifierRun:
         """The recipe on any images; nothing is kept on disk."""
         told: Any = {"optimizer": self.optimizer, "measures": "log-probability"}
+        told |= {"momentum": self.momentum, "decay": self.decay}
         return train_classifier(
             corpus, self.hidden, steps=self.steps, batch=self.batch, lr=self.rate, seed=seed, **told
         )
