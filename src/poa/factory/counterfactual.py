@@ -87,7 +87,7 @@ def _job(run: LoRARun | ClassifierRun, seed: int, weights: Weights, queries: Cor
     if isinstance(run, LoRARun):
         train, parent, told = _adapters, run.parent, ["retrain/3", run.parent.digest]
     else:
-        train, parent, told = _classifiers, run.task, ["retrain-classifier/1", asdict(run.task)]
+        train, parent, told = _classifiers, run.task, ["retrain-classifier/2", asdict(run.task)]
     exact = sha256(np.ascontiguousarray(weights, "<f8").tobytes())
     body = [*told, recipe.plain(), run.corpus.digest, exact, queries.digest, library_versions()]
     return Job(plain_digest(body)[:32], train, parent, recipe, run.corpus, weights, queries)

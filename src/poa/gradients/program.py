@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 Matrix64 = npt.NDArray[np.float64]
 # A pytree of arrays; JAX has no type for it.
 Tree = Any
-# Queries that go through a network together when they are only measured.
-QUERIES = 8
 
 
 class Network(Protocol):
@@ -149,7 +147,8 @@ def _compiled(network: Network, rule: Optimizer, dtype: str) -> dict[str, Callab
         return network.measure(trained, frozen, jax.tree.map(lambda x: x[None], row))[0]
 
     def measures(trained: Tree, frozen: Tree, queries: Tree) -> Any:
-        return jax.lax.map(partial(single, trained, frozen), queries, batch_size=QUERIES)
+        # One at a time, of all models together: last digits must not depend on the queries beside.
+        return jax.lax.map(partial(single, trained, frozen), queries)
 
     def asked(given: tuple[Any, ...], factors: tuple[Any, ...], queries: Tree) -> Any:
         """([Q], their gradients at the end); one at a time: last digits must not depend on the queries beside."""

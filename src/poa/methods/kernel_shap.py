@@ -125,5 +125,7 @@ def solved(inside: npt.NDArray[np.bool_], weights: Matrix, values: Matrix) -> Ma
     x = inside[2:].astype(np.float64)
     reduced = (x[:, :-1] - x[:, -1:]) * np.sqrt(weights)[:, None]
     wanted = (values[2:] - values[0] - x[:, -1:] * total) * np.sqrt(weights)[:, None]
-    found = np.linalg.lstsq(reduced, wanted, rcond=None)[0]
+    inverse = np.linalg.pinv(reduced)
+    # Query by query: a product of matrices would sum a query's numbers differently beside others.
+    found = np.stack([inverse @ column for column in np.ascontiguousarray(wanted.T)], 1)
     return np.concatenate([found, (total - found.sum(0))[None]])
