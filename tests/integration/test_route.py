@@ -209,6 +209,17 @@ def test_wrong_inputs_leave_one_line_and_nothing_else(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_settings_that_nobody_measured_do_not_pay(
+    texts: Path, base_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change = ("stages.truth=[0,1]", "stages.pay=true", "method.checkpoints=last")
+    assert main(words(texts, base_folder, tmp_path / "out", *change)) == 2
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("poa: error:")]
+    assert "TracInCP(checkpoints='last', coordinates='adapter') has no measured card and may not pay" in error
+    assert "stages.allow_uncarded=true" in error
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
