@@ -277,3 +277,13 @@ def test_a_fidelity_result_becomes_tables(collect: ModuleType, tmp_path: Path) -
     assert "Do not apply: bm25." in page
     assert "ceiling 0.90" in page
     assert collect.collect(tmp_path, figures=False) == []
+
+
+def test_damping_cells_are_a_proportion_with_its_interval(collect: ModuleType, tmp_path: Path) -> None:
+    assert collect.auto_cells(tmp_path) == {}
+    told = {"kind": "damping", "cells": [{}] * 24, "figures": {"auto_damping_cells": 0.75}}
+    (tmp_path / "damping.json").write_text(json.dumps(told))
+    found = collect.auto_cells(tmp_path)["auto_cells"]
+    assert (found["value"], found["cells"]) == (0.75, 24)
+    # Wilson's interval for 18 of 24, from tables
+    assert (found["low"], found["high"]) == pytest.approx((0.551, 0.880), abs=1e-3)

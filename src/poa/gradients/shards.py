@@ -59,6 +59,8 @@ class Plan:
 
     def plain(self, run: TrainingRun) -> dict[str, Any]:
         """Everything that the bytes depend on."""
+        if not -len(run.checkpoints) <= self.checkpoint < len(run.checkpoints):
+            raise PoaError(f"checkpoint {self.checkpoint} of a run that keeps {len(run.checkpoints)}")
         made: Any = self.projection
         return {
             "version": VERSION,

@@ -128,6 +128,8 @@ def test_other_features_changed_bytes_and_open_stores_are_refused(tmp_path: Path
             build(run, tmp_path / "thesis", PLAN)
         with pytest.raises(PoaError, match="must be float32, float16, int8 or rank1"):
             build(run, tmp_path / "new", Plan(encoding="int4"))
+        with pytest.raises(PoaError, match="checkpoint 7 of a run that keeps"):
+            build(run, tmp_path / "new", Plan(checkpoint=7))
         path = folder / "shard-00003" / "rows.npy"
         intact = path.read_bytes()
         path.write_bytes(intact[:-1] + bytes([intact[-1] ^ 1]))
