@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,9 +60,6 @@ def job(composed: DictConfig) -> Any:
     """What Hydra calls for each job: write the resolved configuration, then run the pipeline in its folder."""
     from hydra.core.hydra_config import HydraConfig
 
-    from poa.fidelity.job import run_fidelity
-    from poa.pipeline.job import run_job
-
     own = HydraConfig.get()
     out = Path(own.runtime.output_dir)
     config = composition.plain(composed)
@@ -71,7 +68,7 @@ def job(composed: DictConfig) -> Any:
     before = {entry.name for entry in out.iterdir()}
     try:
         write_atomic(out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)).encode())
-        return run_fidelity(config, out) if "task" in config["choices"] else run_job(config, out)
+        return _pipeline(config)(config, out)
     except PoaError as error:
         for entry in out.iterdir():  # what an earlier run left here stays
             if entry.name not in before:
@@ -79,6 +76,17 @@ def job(composed: DictConfig) -> Any:
         _remove_if_only(out, "config.yaml" if "config.yaml" not in before else "")
         told = [word for word in own.overrides.task if not word.startswith(("name=", "job=", "out="))]
         return Failed(" ".join(told), str(error))
+
+
+def _pipeline(config: dict[str, Any]) -> Callable[[dict[str, Any], Path], Any]:
+    """What runs a configuration: with a task, methods are measured; else a datanet goes the whole route."""
+    if "task" in config["choices"]:
+        from poa.fidelity.job import run_fidelity
+
+        return run_fidelity
+    from poa.pipeline.job import run_job
+
+    return run_job
 
 
 def _names(jobs: Sequence[composition.Job], sweep: bool) -> list[str]:
