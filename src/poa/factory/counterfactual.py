@@ -24,6 +24,7 @@ from poa.factory.programs import classifier_program, feature_arrays
 from poa.factory.run import LoRARun
 from poa.factory.stacked import measure_stack, train_stack
 from poa.factory.versions import library_versions
+from poa.factory.workers import one_thread
 from poa.factory.workers import workers as processes
 from poa.files import cache_home, write_atomic
 from poa.progress import track
@@ -94,13 +95,9 @@ def _job(run: LoRARun | ClassifierRun, seed: int, weights: Weights, queries: Cor
 
 
 def _adapters(parent: Any, recipe: Any, corpus: Corpus, weights: Weights, queries: Corpus) -> Array:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         stack = train_stack(corpus, recipe, parent, torch.from_numpy(np.asarray(weights, np.float32)))
         return measure_stack(stack, parent.task(), queries).numpy()
-    finally:
-        torch.set_num_threads(before)
 
 
 def _classifiers(task: Any, recipe: Any, corpus: Corpus, weights: Weights, queries: Corpus) -> Array:

@@ -34,6 +34,19 @@ def workers(count: int = 0) -> Generator[ProcessPoolExecutor]:
     pool.shutdown()
 
 
+@contextmanager
+def one_thread() -> Generator[None]:
+    """One torch thread until the block ends: results do not depend on the number of cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _begin(parent: int) -> None:
     import torch
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from poa.digests import plain_digest
 from poa.errors import PoaError, Unsupported
+from poa.factory.workers import one_thread
 from poa.fidelity.quantities import quantities
 from poa.fidelity.rows import ROWS, Row, write_rows
 from poa.fidelity.tasks import HELD_OUT, FidelityTask, Run
@@ -39,12 +39,8 @@ def run_fidelity(config: dict[str, Any], out: Path) -> dict[str, Any]:
     One torch thread: results do not depend on the number of cores. A method that does not apply to the task is not an
     error: the summary says why.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         return _job(config, out)
-    finally:
-        torch.set_num_threads(before)
 
 
 def _job(config: dict[str, Any], out: Path) -> dict[str, Any]:

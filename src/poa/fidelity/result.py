@@ -16,6 +16,7 @@ from poa.errors import PoaError
 from poa.evaluation.bootstrap import Interval, two_way_spearman
 from poa.evaluation.correlation import mean_spearman
 from poa.evaluation.shapley import payout_error, shares
+from poa.evaluation.subsets import SubsetTruth
 from poa.evaluation.uncertainty import crossed
 from poa.fidelity.figures import figures
 from poa.fidelity.job import CONTRIBUTORS, POOLED, SCORES, TRUTH
@@ -148,16 +149,18 @@ def _must(job: Job, name: str) -> Scores:
 
 def _own_lds(percent: str, scores: Mapping[int, Scores], truths: Mapping[int, TaskTruth]) -> Interval:
     """Mean over seeds of the LDS of a run's scores against the truth of its own seed."""
-    parts = [(truths[seed].subsets[percent], found) for seed, found in scores.items()]
-    predicted = np.concatenate([subsets.predicted(found) for subsets, found in parts])
-    return two_way_spearman(predicted, np.concatenate([subsets.mean for subsets, _ in parts]))
+    return _lds([(truths[seed].subsets[percent], found) for seed, found in scores.items()])
 
 
 def _each_seed(percent: str, pooled: Scores, truths: Mapping[int, TaskTruth]) -> Interval:
     """Mean over seeds of the LDS of an ensemble against the truth of one seed, none of which it has seen."""
-    parts = [truth.subsets[percent] for truth in truths.values()]
-    predicted = np.concatenate([subsets.predicted(pooled) for subsets in parts])
-    return two_way_spearman(predicted, np.concatenate([subsets.mean for subsets in parts]))
+    return _lds([(truth.subsets[percent], pooled) for truth in truths.values()])
+
+
+def _lds(pairs: Sequence[tuple[SubsetTruth, Scores]]) -> Interval:
+    """Mean over truths, over the queries of all of them at once."""
+    predicted = np.concatenate([truth.predicted(scores) for truth, scores in pairs])
+    return two_way_spearman(predicted, np.concatenate([truth.mean for truth, _ in pairs]))
 
 
 def _contributors(

@@ -173,10 +173,8 @@ class Capture:
             raise Unsupported(
                 "curvature needs float32 or float64: bfloat16 loses the small eigenvalues that it is about"
             )
-        device = next(self.model.parameters()).device.type
-        half = torch.autocast(device, torch.bfloat16) if self.half else nullcontext()
-        with torch.enable_grad(), self.watch.open(), half:
-            each = outputs(self.task, self.model, records, side, draw, self.fused)
+        with torch.enable_grad(), self.watch.open():
+            each = self._outputs(records, side, draw)
             _check_losses(each, len(records))
         calls, self.watch.calls = self.watch.calls, []
         if not self.watch.checked:  # once: what a model reads does not depend on the record
@@ -200,12 +198,15 @@ class Capture:
         _check_finite(sums)
         return Captured(self.blocks, {name: tuple(parts) for name, parts in found.items()}, len(records))
 
+    def _outputs(self, records: Sequence[Record], side: str, draw: int) -> Tensor:
+        device = next(self.model.parameters()).device.type
+        with torch.autocast(device, torch.bfloat16) if self.half else nullcontext():
+            return outputs(self.task, self.model, records, side, draw, self.fused)
+
     def _check_repeats(self, each: Tensor, records: Sequence[Record], side: str, draw: int) -> None:
         """Refuse a model that answers otherwise when it is asked again, whatever makes it do so."""
-        device = next(self.model.parameters()).device.type
-        half = torch.autocast(device, torch.bfloat16) if self.half else nullcontext()
-        with torch.no_grad(), half:
-            again = outputs(self.task, self.model, records, side, draw, self.fused)
+        with torch.no_grad():
+            again = self._outputs(records, side, draw)
         if not torch.allclose(each.detach(), again, rtol=1e-3, atol=1e-5, equal_nan=True):
             raise Unsupported(
                 "the model answers the same record in two ways: something in it is drawn anew at every call, dropout "

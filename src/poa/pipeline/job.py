@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from poa import methods
 from poa.datanets.snapshot import Snapshot
 from poa.errors import PoaError
@@ -23,6 +21,7 @@ from poa.factory.finetune import finetune
 from poa.factory.measuring import nats_per_token, tuned_and_base
 from poa.factory.recipe import LoRARecipe
 from poa.factory.run import LoRARun
+from poa.factory.workers import one_thread
 from poa.files import cache_home, write_atomic
 from poa.gaming import attack
 from poa.pipeline.answers import Responses, gather, user_texts
@@ -72,12 +71,8 @@ def run_job(config: dict[str, Any], out: Path) -> dict[str, Any]:
 
     One torch thread: results do not depend on the number of cores, and retraining runs one process per core.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         return _job(config, out)
-    finally:
-        torch.set_num_threads(before)
 
 
 def _job(config: dict[str, Any], out: Path) -> dict[str, Any]:
