@@ -37,15 +37,23 @@ class Ensemble:
     def attribute(self, queries: Corpus) -> Scores:
         """Mean scores. Raises `Mismatch` where members differ in training records or unit."""
         found = [member.attribute(queries) for member in self.members]
-        first = found[0]
-        for other in found[1:]:
-            if other.train_ids != first.train_ids:
-                raise Mismatch("the members of an ensemble must score the same training records in the same order")
-            if other.unit != first.unit:
-                raise Mismatch(f"members of an ensemble score in {first.unit} and {other.unit}: calibrate them first")
-        values = np.stack([scores.values for scores in found]).astype(np.float64)
-        count = len(found)
-        stderr = values.std(0, ddof=1) / np.sqrt(count) if count > 1 else None
         meta = {"run": self.run_digest, "members": [dict(scores.meta) for scores in found]}
-        method = f"Ensemble({', '.join(sorted({scores.method for scores in found}))}, members={count})"
-        return replace(first, values=values.mean(0), stderr=stderr, method=method, meta=meta)
+        return replace(pooled(found), meta=meta)
+
+
+def pooled(found: Sequence[Scores]) -> Scores:
+    """Mean of several tables with its standard error (none of a single one), without their notes.
+
+    Raises `Mismatch` where tables differ in training records or unit.
+    """
+    first = found[0]
+    for other in found[1:]:
+        if other.train_ids != first.train_ids:
+            raise Mismatch("the members of an ensemble must score the same training records in the same order")
+        if other.unit != first.unit:
+            raise Mismatch(f"members of an ensemble score in {first.unit} and {other.unit}: calibrate them first")
+    values = np.stack([scores.values for scores in found]).astype(np.float64)
+    count = len(found)
+    stderr = values.std(0, ddof=1) / np.sqrt(count) if count > 1 else None
+    method = f"Ensemble({', '.join(sorted({scores.method for scores in found}))}, members={count})"
+    return replace(first, values=values.mean(0), stderr=stderr, method=method, meta={})

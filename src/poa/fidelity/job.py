@@ -11,9 +11,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from poa.digests import plain_digest
+from poa.ensemble import pooled
 from poa.errors import PoaError, Unsupported
 from poa.factory.workers import one_thread
 from poa.fidelity.quantities import quantities
@@ -90,19 +89,18 @@ def label(choice: str, method: Any) -> str:
 
 def _measured(task: FidelityTask, method: Any, choice: str, seed: int, out: Path) -> dict[str, Any]:
     run = task.run(seed)
-    own = attribute(
-        choice, method, run, [task.queries]
-    )  # a method that does not apply is refused before any retraining
+    # First, so that a method that does not apply is refused before any retraining.
+    own = attribute(choice, method, run, [task.queries])
     own.scores.save(out / SCORES)
     members = [attribute(choice, method, task.run(HELD_OUT + place), [task.queries]) for place in range(task.ensemble)]
-    pooled, payees = _pooled(members) if members else (None, None)
-    if pooled is not None and payees is not None:
-        pooled.save(out / POOLED)
+    together, payees = _pooled(members) if members else (None, None)
+    if together is not None and payees is not None:
+        together.save(out / POOLED)
         payees.save(out / CONTRIBUTORS)
     truth = TaskTruth.of(task, run, [seed])
     truth.save(out / TRUTH)
     return {
-        "rows": quantities(task, method, run, seed, own.scores, pooled, payees, truth),
+        "rows": quantities(task, method, run, seed, own.scores, together, payees, truth),
         "card": _card(task, method, run, own),
         "digests": {"run": run.digest, "scores": own.scores.digest},
     }
@@ -110,14 +108,10 @@ def _measured(task: FidelityTask, method: Any, choice: str, seed: int, out: Path
 
 def _pooled(members: list[Attribution]) -> tuple[Scores, Scores]:
     """Means over members with standard errors, by record and by payee; a payee's are those of the members' sums."""
-    found: list[Scores] = []
-    for parts in ([one.scores for one in members], [one.scores.by("payee") for one in members]):
-        values = np.stack([part.values for part in parts]).astype(np.float64)
-        stderr = values.std(0, ddof=1) / np.sqrt(len(parts)) if len(parts) > 1 else None
-        meta = {"members": [str(part.meta["run"]) for part in parts]}
-        name = f"Ensemble({parts[0].method}, members={len(parts)})"
-        found.append(replace(parts[0], values=values.mean(0), stderr=stderr, meta=meta, method=name))
-    return found[0], found[1]
+    meta = {"members": [str(one.scores.meta["run"]) for one in members]}
+    tables = [one.scores for one in members], [one.scores.by("payee") for one in members]
+    records, payees = (replace(pooled(parts), meta=meta) for parts in tables)
+    return records, payees
 
 
 def _card(task: FidelityTask, method: Any, run: Run, own: Attribution) -> dict[str, float]:
