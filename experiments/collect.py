@@ -203,6 +203,24 @@ def fidelity_rows(task: Mapping[str, Any]) -> Rows:
     return rows
 
 
+def peer_rows(task: Mapping[str, Any]) -> Rows:
+    """Peers' methods by the LDS of their best setting at the largest fraction removed, beside poa's default."""
+    last = max(task["truth"]["subsets"], key=float)
+    rows = [["peer", "as shipped", "best setting", "its LDS", "poa's", "LDS", "poa ahead by"]]
+    found = {label: row for label, row in task["peers"].items() if "best" in row}
+
+    def lds(row: Mapping[str, Any], setting: str) -> float:
+        return float(row["settings"][setting][last]["own_run"]["value"])
+
+    for label in sorted(found, key=lambda label: -lds(found[label], found[label]["best"])):
+        row = found[label]
+        shipped = _signed(lds(row, "as shipped")) if "as shipped" in row["settings"] else "failed"
+        best, ahead = lds(row, row["best"]), row["settings"][row["best"]][last]["ahead"]
+        margin = f"{ahead['value']:.3f} ({ahead['low']:.3f} to {ahead['high']:.3f})"
+        rows.append([label, shipped, row["best"], _signed(best), row["of"], _signed(best + ahead["value"]), margin])
+    return rows
+
+
 def facts(result: Result) -> list[str]:
     """One sentence for each single number."""
     nll = result["heldout_nll"]
@@ -288,6 +306,10 @@ def fidelity_block(path: Path, tasks: Mapping[str, Any]) -> str:
             f"{', '.join(map(str, task['seeds']))}; masked removal."
         )
         parts += [f"### {name}", f"{told} {_ceilings(task['truth'])}", markdown(fidelity_rows(task))]
+        if any("best" in row for row in task["peers"].values()):
+            last = max(task["truth"]["subsets"], key=float)
+            told = f"Peers on the same runs and truth, LDS at {last} %; a peer's best setting is chosen by this truth:"
+            parts += [told, markdown(peer_rows(task))]
         if task["refused"]:
             parts.append("Do not apply: " + ", ".join(sorted(task["refused"])) + ".")
     return "\n\n".join(parts)
@@ -421,6 +443,8 @@ def collect(root: Path, *, figures: bool = True) -> list[Path]:
             tasks = json.loads(path.read_text(encoding="utf-8"))["tasks"]
             for name, task in tasks.items():
                 texts[root / "paper/tables" / f"{path.stem}-{name}.tex"] = latex(fidelity_rows(task))
+                if task["peers"]:
+                    texts[root / "paper/tables" / f"{path.stem}-{name}-peers.tex"] = latex(peer_rows(task))
             page = root / "docs/fidelity.md"
             texts[page] = between_markers(page.read_text(encoding="utf-8"), fidelity_block(path, tasks))
     readme = root / "README.md"

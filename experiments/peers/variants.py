@@ -48,7 +48,19 @@ class _Unbiased(RunView):
 
 
 @dataclass(frozen=True, eq=False)
+class _LogOdds(RunView):
+    @property
+    def task(self) -> Any:
+        return replace(self.source.task, measures="log-odds")  # type: ignore[type-var]
+
+
+@dataclass(frozen=True, eq=False)
 class _Single(RunView):
+    @property
+    def task(self) -> Any:
+        task = self.source.task
+        return replace(task, dtype="float32") if isinstance(task, Classifier) else task
+
     def model(self, checkpoint: int = -1) -> nn.Module:
         return self.source.model(checkpoint).float()
 
@@ -75,6 +87,11 @@ def unbiased(subject: Subject) -> Subject:
 def single(run: TrainingRun) -> TrainingRun:
     """A float64 run in float32; peers make float32 tensors of their own wherever they need one."""
     return _Single(**vars(seen(run, "single")))
+
+
+def log_odds(run: TrainingRun) -> TrainingRun:
+    """A classifier measured by log-odds, the output that TRAK takes."""
+    return _LogOdds(**vars(seen(run, "log-odds")))
 
 
 def generator(seed: int = 0) -> torch.Generator:

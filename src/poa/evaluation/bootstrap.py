@@ -55,12 +55,28 @@ def two_way_spearman(
 ) -> Interval:
     """`two_way(mean_spearman, ...)` with the same draws, many times faster: rows are sorted once (`DrawnRanks`)."""
     _check((predicted, truth), resamples, level)
+    draws = _spearman_draws(predicted, truth, resamples, seed)
+    return _interval(mean_spearman(predicted, truth), draws.tolist(), level)
+
+
+def paired_spearman(
+    first: _Real, second: _Real, truth: _Real, *, resamples: int = 1000, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """`paired(mean_spearman, ...)` with the same draws, as fast as `two_way_spearman`."""
+    _check((first, second, truth), resamples, level)
+    ours, theirs = (_spearman_draws(predicted, truth, resamples, seed) for predicted in (first, second))
+    value = mean_spearman(first, truth) - mean_spearman(second, truth)
+    return _interval(value, (ours - theirs).tolist(), level)
+
+
+def _spearman_draws(predicted: _Real, truth: _Real, resamples: int, seed: int) -> npt.NDArray[np.float64]:
+    """[resamples] mean Spearman correlations; equal seeds draw the same rows and columns."""
     ranks = DrawnRanks(predicted, truth)
     draws: list[float] = []
     for rows, columns in _picks(truth.shape, resamples, seed):
         values = ranks(np.bincount(columns, minlength=truth.shape[1]))
         draws.append(float(values[rows].mean()))
-    return _interval(mean_spearman(predicted, truth), draws, level)
+    return np.asarray(draws)
 
 
 def paired(

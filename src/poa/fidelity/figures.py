@@ -25,6 +25,7 @@ def figures(tasks: Mapping[str, Any]) -> dict[str, Any]:
     for task, short in (("digits_mlp", "mlp"), ("installed_docs_lora", "lora")):
         if task in tasks:
             out |= _exact(tasks[task]["methods"], short)
+            out |= _ahead(tasks[task].get("peers", {}), short)
     if "digits_mlp" in tasks:
         rows = tasks["digits_mlp"]["methods"]
         out |= _best("mlp_half_1", _only(rows, single), lambda row: row["lds"]["50"].get("own_run"))
@@ -61,6 +62,14 @@ def _payouts(short: str, rows: Rows) -> dict[str, Any]:
 
 def _payout(row: Mapping[str, Any]) -> Any:
     return row["contributors"].get("payout_tv")
+
+
+def _ahead(peers: Rows, short: str) -> dict[str, Any]:
+    """poa's LDS minus that of a peer's same method in its best setting, at half of the records: the least of all."""
+    rows = {label: row for label, row in peers.items() if "best" in row}
+    return _best(
+        f"ahead_of_peers_{short}", rows, lambda row: row["settings"][row["best"]].get("50", {}).get("ahead"), least=True
+    )
 
 
 def _exact(rows: Rows, short: str) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from poa.pipeline.attribution import Attribution, attribute
 from poa.pipeline.instances import made
 from poa.scores import Scores
 
+# What `summary.json` calls a job.
+JOB = "fidelity_job"
 SCORES, POOLED, CONTRIBUTORS, TRUTH = (
     "scores.safetensors",
     "ensemble.safetensors",
@@ -50,7 +52,7 @@ def _job(config: dict[str, Any], out: Path) -> dict[str, Any]:
     method, choice = made(config["method"], "method"), str(config["choices"]["method"])
     logger = made(config["logger"]).start(f"{task.name}-{choice}-{seed}", config, out, config["name"])
     told: dict[str, Any] = {
-        "kind": "fidelity_job",
+        "kind": JOB,
         "task": task.name,
         "method": choice,
         "label": label(choice, method),

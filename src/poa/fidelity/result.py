@@ -13,19 +13,21 @@ import numpy as np
 import numpy.typing as npt
 
 from poa.errors import PoaError
-from poa.evaluation.bootstrap import Interval, two_way_spearman
+from poa.evaluation.bootstrap import Interval, paired_spearman, two_way_spearman
 from poa.evaluation.correlation import mean_spearman
 from poa.evaluation.shapley import payout_error, shares
 from poa.evaluation.subsets import SubsetTruth
 from poa.evaluation.uncertainty import crossed
 from poa.fidelity.figures import figures
-from poa.fidelity.job import CONTRIBUTORS, POOLED, SCORES, TRUTH
+from poa.fidelity.job import CONTRIBUTORS, JOB, POOLED, SCORES, TRUTH
 from poa.fidelity.quantities import OWN, payout_interval, printed_error
 from poa.fidelity.rows import ROWS
 from poa.fidelity.truth import TaskTruth
 from poa.scores import Scores
 
 SCHEMA = "poa.fidelity/1"
+# What `summary.json` calls scores of another library on a job's run (`experiments/peers/fidelity.py`).
+PEER, SHIPPED = "fidelity_peer", "as shipped"
 # Rows of single jobs that a result repeats as means over seeds.
 SINGLE = (
     *("brittleness", "tail_patch", "mislabel_auc", "recall_at_1", "recall_at_5", "mrr", "told_over_denied"),
@@ -48,20 +50,31 @@ class Job:
 
 def jobs(folders: Iterable[Path]) -> list[Job]:
     """Finished jobs below `folders`, of a repeated (task, label, seed) the newest; `PoaError` where there is none."""
-    found: dict[tuple[str, str, int], Job] = {}
-    for path in sorted((p for f in folders for p in f.rglob("summary.json")), key=lambda p: p.stat().st_mtime):
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        if summary.get("kind") == "fidelity_job":
-            found[summary["task"], summary["label"], summary["seed"]] = Job(path.parent, summary)
+    found = _summaries(folders, JOB, ("task", "label", "seed"))
     if not found:
         raise PoaError("there is no finished job of experiment=fidelity in these folders")
+    return found
+
+
+def _summaries(folders: Iterable[Path], kind: str, keys: tuple[str, ...]) -> list[Job]:
+    """Sorted by `keys`; of a repeated one the newest."""
+    found: dict[tuple[Any, ...], Job] = {}
+    for path in sorted((p for f in folders for p in f.rglob("summary.json")), key=lambda p: p.stat().st_mtime):
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        if summary.get("kind") == kind:
+            found[tuple(summary[key] for key in keys)] = Job(path.parent, summary)
     return [found[key] for key in sorted(found)]
 
 
 def result(folders: Iterable[Path], command: str, environment: Mapping[str, Any]) -> dict[str, Any]:
     """What is committed as experiments/results/fidelity.json."""
+    folders = list(folders)
     every = jobs(folders)
-    tasks = {name: _task([job for job in every if job.summary["task"] == name]) for name in _names(every, "task")}
+    peers = _summaries(folders, PEER, ("task", "label", "setting", "seed"))
+    tasks: dict[str, Any] = {}
+    for name in _names(every, "task"):
+        own, others = ([job for job in some if job.summary["task"] == name] for some in (every, peers))
+        tasks[name] = _task(own, others)
     told = {"schema": SCHEMA, "kind": "fidelity", "command": command, "environment": dict(environment)}
     return told | {"tasks": tasks, "figures": figures(tasks)}
 
@@ -70,7 +83,7 @@ def _names(every: Sequence[Job], key: str) -> list[str]:
     return sorted({str(job.summary[key]) for job in every})
 
 
-def _task(every: Sequence[Job]) -> dict[str, Any]:
+def _task(every: Sequence[Job], peers: Sequence[Job]) -> dict[str, Any]:
     done = [job for job in every if "refused" not in job.summary]
     if not done:
         raise PoaError(f"no method applies to the task {every[0].summary['task']}")
@@ -82,6 +95,10 @@ def _task(every: Sequence[Job]) -> dict[str, Any]:
     for label in _names(done, "label"):
         own = {int(job.summary["seed"]): job for job in done if job.summary["label"] == label}
         rows[label] = _method(own, truths, truth)
+    others = {
+        label: _peer([job for job in peers if job.summary["label"] == label], done, truths)
+        for label in _names(peers, "label")
+    }
     refused = {str(job.summary["label"]): job.summary["refused"] for job in every if "refused" in job.summary}
     return {
         "seeds": seeds,
@@ -91,6 +108,7 @@ def _task(every: Sequence[Job]) -> dict[str, Any]:
         "removal": "masked",
         "truth": _truth(truth),
         "methods": rows,
+        "peers": others,
         "refused": refused,
     }
 
@@ -135,6 +153,42 @@ def _method(own: Mapping[int, Job], truths: Mapping[int, TaskTruth], truth: Task
     told["contributors"] = _contributors(scores, pooled, payees, truth)
     told["card"] = {name: float(np.median([job.summary["card"][name] for job in own.values()])) for name in _CARD}
     return told | _single(list(own.values()))
+
+
+def _peer(asked: Sequence[Job], done: Sequence[Job], truths: Mapping[int, TaskTruth]) -> dict[str, Any]:
+    """A peer's method as it ships and in its best setting by the truth itself, beside the LDS of poa's default.
+
+    `ahead`: poa's LDS minus the peer's, over the seeds that both were run for.
+    """
+    of = str(asked[0].summary["of"])
+    ours = {int(job.summary["seed"]): _must(job, SCORES) for job in done if job.summary["label"] == of}
+    told: dict[str, Any] = {"of": of, "settings": {}, "failed": {}}
+    for setting in _names(asked, "setting"):
+        these = [job for job in asked if job.summary["setting"] == setting]
+        failed = [str(job.summary["failed"]) for job in these if "failed" in job.summary]
+        if failed:
+            told["failed"][setting] = failed[0]
+            continue
+        theirs = {seed: _must(job, SCORES) for job in these if (seed := int(job.summary["seed"])) in ours}
+        if theirs:
+            told["settings"][setting] = _beside(theirs, ours, truths)
+    last = max(next(iter(truths.values())).subsets, key=float)
+    order = sorted(told["settings"], key=lambda setting: told["settings"][setting][last]["own_run"]["value"])
+    return told | ({"best": order[-1]} if order else {})
+
+
+def _beside(
+    theirs: Mapping[int, Scores], ours: Mapping[int, Scores], truths: Mapping[int, TaskTruth]
+) -> dict[str, Any]:
+    cells: dict[str, Any] = {}
+    for percent in next(iter(truths.values())).subsets:
+        found = {seed: truths[seed].subsets[percent] for seed in theirs}
+        first, second = (
+            np.concatenate([found[seed].predicted(side[seed]) for seed in found]) for side in (ours, theirs)
+        )
+        ahead = paired_spearman(first, second, np.concatenate([found[seed].mean for seed in found]))
+        cells[percent] = {"own_run": plain(_own_lds(percent, theirs, truths)), "ahead": plain(ahead)}
+    return cells
 
 
 _CARD = ("seconds", "trainings", "bytes_per_record")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from poa.errors import PoaError
-from poa.evaluation.bootstrap import Interval, paired, two_way, two_way_spearman
+from poa.evaluation.bootstrap import Interval, paired, paired_spearman, two_way, two_way_spearman
 from poa.evaluation.correlation import mean_spearman
 
 
@@ -74,6 +74,15 @@ def test_pairing_tightens_and_finds_the_better_method() -> None:
     assert difference.half_width < 0.6 * max(each.half_width for each in alone)
     swapped = paired(mean_spearman, second, first, truth, resamples=200)
     assert (swapped.low, swapped.high) == (pytest.approx(-difference.high), pytest.approx(-difference.low))
+
+
+def test_the_fast_paired_interval_is_the_plain_one() -> None:
+    first, second, truth = bank(4)
+    fast, plain = (
+        paired_spearman(first, second, truth, resamples=60),
+        paired(mean_spearman, first, second, truth, resamples=60),
+    )
+    assert (fast.value, fast.low, fast.high) == pytest.approx((plain.value, plain.low, plain.high), abs=1e-12)
 
 
 def test_a_method_does_not_differ_from_itself() -> None:

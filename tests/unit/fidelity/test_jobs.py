@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from poa.evaluation.subsets import SubsetTruth
 from poa.fidelity.figures import figures
 from poa.fidelity.job import CONTRIBUTORS, POOLED, SCORES, TRUTH, run_fidelity
 from poa.fidelity.quantities import payout_interval, printed_error
-from poa.fidelity.result import result
+from poa.fidelity.result import PEER, result
 from poa.fidelity.rows import ROWS, view
 from poa.fidelity.tasks import DigitsTask, PlantedTask, TextTask
 from poa.fidelity.truth import TaskTruth
@@ -153,6 +154,35 @@ def test_a_method_of_fewer_seeds_says_so(finished: Path, tmp_path: Path) -> None
     assert {name: row["seeds"] for name, row in methods.items()} == {"graddot": [0, 1], "random": [0]}
     with pytest.raises(PoaError, match="no finished job"):
         result([tmp_path / "nowhere"], "", {})
+
+
+def test_a_peer_is_judged_by_the_same_truth_in_its_best_setting(finished: Path, tmp_path: Path) -> None:
+    def asked(setting: str, values: Any, seed: int = 0, **also: str) -> None:
+        folder = tmp_path / f"{setting}-{seed}".replace(" ", "-")
+        own = Scores.load(finished / f"graddot-{seed}" / SCORES)
+        replace(own, values=values(own.values)).save(folder / SCORES)
+        summary = {"kind": PEER, "task": "digits_mlp", "seed": seed, "label": "peer GradDot", "of": "graddot"}
+        (folder / "summary.json").write_text(json.dumps(summary | {"setting": setting, **also}))
+
+    asked("as shipped", lambda values: -values)
+    for seed in (0, 1):
+        asked("damping 1", lambda values: 3 * values, seed)
+    asked("damping 0", np.zeros_like, failed="LinAlgError: singular")
+    told = result([finished, tmp_path], "", {})
+    peer = told["tasks"]["digits_mlp"]["peers"]["peer GradDot"]
+    assert (peer["of"], peer["best"], peer["failed"]) == (
+        "graddot",
+        "damping 1",
+        {"damping 0": "LinAlgError: singular"},
+    )
+    own = told["tasks"]["digits_mlp"]["methods"]["graddot"]["lds"]["50"]["own_run"]
+    same, shipped = (peer["settings"][setting]["50"] for setting in ("damping 1", "as shipped"))
+    assert same == {"own_run": own, "ahead": {"value": 0, "low": 0, "high": 0}}
+    truth = TaskTruth.load(finished / "graddot-0" / TRUTH).subsets["50"]
+    lds = truth.lds(Scores.load(finished / "graddot-0" / SCORES), resamples=1).value
+    assert shipped["own_run"]["value"] == pytest.approx(-lds)
+    assert shipped["ahead"]["value"] == pytest.approx(2 * lds)
+    assert told["figures"]["ahead_of_peers_mlp"]["value"] == 0
 
 
 def test_changed_truth_is_refused(finished: Path, tmp_path: Path) -> None:
