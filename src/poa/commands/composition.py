@@ -68,18 +68,19 @@ def compose(app: Hydra, words: Sequence[str], sweep: bool) -> tuple[bool, list[J
     lines += [word for word in words if word.startswith("hydra.")]
     master = _load(app, lines, RunMode.MULTIRUN)
     sweep = sweep or master.hydra.mode == RunMode.MULTIRUN
+    known = _top(app)
     if not sweep:
         for override in overrides:
             if override.is_sweep_override():
                 raise PoaError(f"{override.input_line!r} has several values: sweep over them with `poa run -m ...`")
-        return False, [_job(app, words)]
+        return False, [_job(app, words, known)]
     params = cast(dict[str, Any], OmegaConf.to_container(master.hydra.sweeper)).get("params") or {}
     every = _parsed(app, [*(f"{key}={value}" for key, value in params.items()), *words])
     try:
         batches = BasicSweeper.split_arguments(every, None)
     except HydraException as error:
         raise PoaError(_line(error)) from error
-    return True, [_job(app, list(line)) for batch in batches for line in batch]
+    return True, [_job(app, list(line), known) for batch in batches for line in batch]
 
 
 def _parsed(app: Hydra, words: Sequence[str]) -> list[Override]:
@@ -115,19 +116,19 @@ def _check_choice(app: Hydra, override: Override) -> None:
                 raise unknown(override.key_or_group, plain, options)
 
 
-def _check_top(app: Hydra, config: dict[str, Any]) -> None:
-    """`+word=1` adds what nothing reads; a word that is known stays possible."""
-    known = {*map(str, plain(_load(app, [], RunMode.RUN))), *_groups(app)}
-    for key in config:
-        if key not in known:
-            raise unknown("option", key, sorted(known))
+def _top(app: Hydra) -> set[str]:
+    """Words that may stand at the top of a configuration."""
+    return {*map(str, plain(_load(app, [], RunMode.RUN))), *_groups(app)}
 
 
-def _job(app: Hydra, lines: Sequence[str]) -> Job:
+def _job(app: Hydra, lines: Sequence[str], known: set[str]) -> Job:
+    """`known`: words for the top; `+word=1` with another one would add what nothing reads."""
     try:
         composed = app.compose_config(CONFIG, list(lines), RunMode.RUN, with_log_configuration=False)
         config = plain(composed)
-        _check_top(app, config)
+        for key in config:
+            if key not in known:
+                raise unknown("option", key, sorted(known))
         HydraConfig.instance().set_config(composed)
         return Job(tuple(lines), config, group_choices(composed))
     except MissingMandatoryValue as error:
