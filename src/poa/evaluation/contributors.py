@@ -27,7 +27,8 @@ Array = npt.NDArray[np.floating[Any]]
 class ContributorTruth:
     """effects[seed, query, contributor] in nats: measurement with everybody minus without that contributor.
 
-    full: [seed, query] measurement with everybody. Removal is *masked*; the target is the seed mean.
+    full: [seed, query] measurement with everybody. Removal is *masked*; the target is the seed mean. group: of which of
+    a run's groups the contributors are labels ("payee", "cluster", ...).
     """
 
     effects: Array
@@ -35,6 +36,7 @@ class ContributorTruth:
     contributors: tuple[str, ...]
     query_ids: tuple[str, ...]
     seeds: tuple[int, ...]
+    group: str = "payee"
 
     @property
     def mean(self) -> Array:
@@ -54,12 +56,12 @@ class ContributorTruth:
         return ceiling(self.effects)
 
     def agreement(self, scores: Scores) -> Interval:
-        """Mean Spearman per query between payee sums of `scores` and the truth, with a two-way bootstrap interval."""
+        """Mean Spearman per query between sums by `group` and the truth, with a two-way bootstrap interval."""
         return two_way_spearman(self.aligned(scores), self.mean)
 
     def aligned(self, scores: Scores) -> Array:
         """[query, contributor] predictions in the order of this truth."""
-        sums = scores if scores.train_ids == self.contributors else scores.by("payee")
+        sums = scores if scores.train_ids == self.contributors else scores.by(self.group)
         rows = [sums.query_ids.index(name) for name in self.query_ids]
         columns = [sums.train_ids.index(name) for name in self.contributors]
         return sums.values[np.ix_(rows, columns)].astype(np.float64)
@@ -72,15 +74,25 @@ class ContributorTruth:
 
 
 def leave_one_out(
-    run: LoRARun | ClassifierRun, queries: Corpus, contributors: Sequence[str] = (), seeds: Sequence[int] = (0, 1)
+    run: LoRARun | ClassifierRun,
+    queries: Corpus,
+    names: Sequence[str] = (),
+    seeds: Sequence[int] = (0, 1),
+    group: str = "payee",
 ) -> ContributorTruth:
-    """Retrain without each of `contributors` (all payees where empty) once per seed; (C + 1) x S trainings."""
-    payees = np.asarray(run.groups["payee"])
-    names = tuple(contributors) or tuple(sorted(set(run.groups["payee"])))
+    """Retrain without each of `names` (all where empty) once per seed; (C + 1) x S trainings.
+
+    group: what is taken out at once: "payee", "contributor", "datanet", or "cluster" (a record with its copies).
+    """
+    if group not in run.groups:
+        raise PoaError(f"group is {group!r}, must be one of {', '.join(run.groups)}")
+    labels = np.asarray(run.groups[group])
+    names = tuple(names) or tuple(sorted(set(run.groups[group])))
     for name in names:
-        if name not in set(run.groups["payee"]):
-            raise PoaError(f"contributor {name!r} has no record in this run")
-    weights = np.stack([np.ones(len(payees)), *(np.where(payees == name, 0.0, 1.0) for name in names)])
+        if name not in set(run.groups[group]):
+            word = "contributor" if group == "payee" else group
+            raise PoaError(f"{word} {name!r} has no record in this run")
+    weights = np.stack([np.ones(len(labels)), *(np.where(labels == name, 0.0, 1.0) for name in names)])
     measured = retrain(run, weights, queries, seeds)
     effects = (measured[:, :1] - measured[:, 1:]).transpose(0, 2, 1)
-    return ContributorTruth(effects, measured[:, 0], names, queries.ids, tuple(seeds))
+    return ContributorTruth(effects, measured[:, 0], names, queries.ids, tuple(seeds), group)

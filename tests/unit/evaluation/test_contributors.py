@@ -11,7 +11,9 @@ from poa.errors import PoaError
 from poa.evaluation import contributors as module
 from poa.evaluation.contributors import ContributorTruth, leave_one_out
 from poa.evaluation.correlation import spearman_rows
+from poa.factory.classifier import train_classifier
 from poa.factory.counterfactual import retrain
+from poa.factory.digits import digits
 from poa.factory.run import LoRARun
 from poa.methods.graddot import GradDot
 from poa.records import Corpus
@@ -77,6 +79,23 @@ def test_removal_goes_by_payee(run: LoRARun, queries: Corpus, monkeypatch: pytes
     payees = ("x", "y") * 8
     leave_one_out(replace(run, groups={**run.groups, "payee": payees}), queries, seeds=(0,))
     assert asked[0].tolist() == [[1.0] * 16, [0.0, 1.0] * 8, [1.0, 0.0] * 8]
+
+
+def test_a_cluster_goes_with_its_copies() -> None:
+    corpus = digits(46, contributors=3)
+    copies = [replace(corpus[at], id=f"copy-{at}") for at in (0, 5)]
+    run = train_classifier(Corpus([*corpus[:40], *copies]), (), steps=12, batch=42, lr=0.1)
+    truth = leave_one_out(run, corpus[40:], (corpus[0].id, corpus[5].id), seeds=(0,), group="cluster")
+    masks = np.ones((3, 42))
+    masks[1, [0, 40]] = masks[2, [5, 41]] = 0
+    measured = retrain(run, masks, corpus[40:], (0,))
+    np.testing.assert_array_equal(truth.effects[0], (measured[0, :1] - measured[0, 1:]).T)
+    scores = GradDot().fit(run).attribute(corpus[40:])
+    np.testing.assert_allclose(truth.aligned(scores), scores.values @ (1 - masks[1:]).T, rtol=1e-12)
+    with pytest.raises(PoaError, match="cluster 'copy-0' has no record"):
+        leave_one_out(run, corpus[40:], ("copy-0",), group="cluster")
+    with pytest.raises(PoaError, match="group is 'author', must be one of contributor"):
+        leave_one_out(run, corpus[40:], group="author")
 
 
 def test_aligned_sums_by_payee_in_the_order_of_the_truth() -> None:
