@@ -81,11 +81,13 @@ def _exact(rows: Rows, short: str) -> dict[str, Any]:
         out[f"magic_{short}_{percent}"] = cell["own_run"] | {"method": found}
         if "ensemble_over_ceiling" in cell:
             out[f"magic_{short}_over_ceiling_{percent}"] = cell["ensemble_over_ceiling"]
-    exact = rows[found]["lds"]["5"]["own_run"]["value"]
-    best = _best("", _only(rows, single), lambda row: row["lds"]["5"]["own_run"]).get("")
-    if best:
-        divided = {name: best[name] / exact for name in ("value", "low", "high")}
-        out[f"best_over_magic_{short}"] = divided | {"method": best["method"]}
+    for percent, cell in rows[found]["lds"].items():
+        best = _best("", _only(rows, single), lambda row, at=percent: row["lds"].get(at, {}).get("own_run")).get("")
+        if best:
+            divided = {name: best[name] / cell["own_run"]["value"] for name in ("value", "low", "high")}
+            # At 5 % the derivative is nearly exact: the strictest of these, and the one without a suffix.
+            suffix = "" if percent == "5" else f"_{percent}"
+            out[f"best_over_magic_{short}{suffix}"] = divided | {"method": best["method"]}
     return out
 
 

@@ -101,21 +101,55 @@ class Program:
         numbers do not depend on how many there are. States are computed again from every sqrt(T)-th one on the way back
         (MAGIC, arXiv 2504.16430).
         """
-        stack = stack or self.network.stack
+        values, signals = self.asked(weights, queries)
+        return values, self.pulled(weights, signals, stack)
+
+    def asked(self, weights: npt.NDArray[np.floating[Any]], queries: Tree) -> tuple[Matrix64, Tree]:
+        """([Q] measurements, their gradients by what is trained, with a first axis of queries) at the end."""
         with precision(self.dtype):
-            spread = tuple(part[0] for part in self._spread(np.asarray(weights)[None]))
-            values, asked = self._compiled("asked")(self._given, spread, queries)
+            values, signals = self._compiled("asked")(self._given, self._one(weights), queries)
+            return np.asarray(values, np.float64), signals
+
+    def pulled(self, weights: npt.NDArray[np.floating[Any]], signals: Tree, stack: int | None = None) -> Matrix64:
+        """[B, N] derivative by each record's weight of <signal, final state>, for B stacked signals: reverse mode."""
+        import jax
+
+        stack, count = stack or self.network.stack, len(jax.tree.leaves(signals)[0])
+        with precision(self.dtype):
+            spread = self._one(weights)
             found = [
-                self._compiled("reversed")(self._given, spread, _rows(asked, start, stack))
-                for start in range(0, len(values), stack)
+                self._compiled("reversed")(self._given, spread, _rows(signals, start, stack))
+                for start in range(0, count, stack)
             ]
-        out = np.zeros((len(values), self.records))
+        out = np.zeros((count, self.records))
         for at, lane in enumerate(self.lanes):
-            slope = np.concatenate([np.asarray(part[at], np.float64) for part in found])[: len(values)]
+            slope = np.concatenate([np.asarray(part[at], np.float64) for part in found])[:count]
             kept = lane.places.ravel() >= 0
-            for into, row in zip(out, slope.reshape(len(out), -1), strict=True):
+            for into, row in zip(out, slope.reshape(count, -1), strict=True):
                 np.add.at(into, lane.places.ravel()[kept], row[kept])
-        return np.asarray(values, np.float64), out
+        return out
+
+    def pushed(
+        self,
+        weights: npt.NDArray[np.floating[Any]],
+        directions: npt.NDArray[np.floating[Any]],
+        stack: int | None = None,
+    ) -> Tree:
+        """The change of the final state along each of `directions` [D, N] of record weights: forward mode."""
+        import jax
+
+        stack = stack or self.network.stack
+        filled = np.concatenate([directions, np.zeros((-len(directions) % stack, self.records))])
+        with precision(self.dtype):
+            spread = self._one(weights)
+            found = [
+                self._compiled("pushed")(self._given, spread, self._spread(filled[start : start + stack]))
+                for start in range(0, len(filled), stack)
+            ]
+            return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(directions)], *found)
+
+    def _one(self, weights: npt.NDArray[np.floating[Any]]) -> tuple[Any, ...]:
+        return tuple(part[0] for part in self._spread(np.asarray(weights)[None]))
 
     def _compiled(self, what: str) -> Callable[..., Any]:
         return _compiled(self.network, self.rule, self.dtype)[what]
@@ -159,11 +193,18 @@ def _compiled(network: Network, rule: Optimizer, dtype: str) -> dict[str, Callab
         _, back = jax.vjp(lambda factors: _finals(network, rule, given, factors), factors)
         return jax.vmap(lambda signal: back(signal)[0])(signals)
 
+    def pushed(given: tuple[Any, ...], factors: tuple[Any, ...], moves: tuple[Any, ...]) -> Tree:
+        def along(move: tuple[Any, ...]) -> Tree:
+            return jax.jvp(lambda factors: _finals(network, rule, given, factors), (factors,), (move,))[1]
+
+        return jax.vmap(along)(moves)
+
     return {
         "finals": jax.jit(jax.vmap(partial(_finals, network, rule), (None, 0))),
         "measures": jax.jit(jax.vmap(measures, (0, None, None))),
         "asked": jax.jit(asked),
         "reversed": jax.jit(pulled),
+        "pushed": jax.jit(pushed),
     }
 
 

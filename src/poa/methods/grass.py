@@ -13,6 +13,7 @@ from poa.gradients.store import blocks_of
 
 if TYPE_CHECKING:
     from poa.gradients.linear import LinearIndex
+    from poa.gradients.projection import Projection
     from poa.protocols import TrainingRun
 
 # Entries that the mask keeps for each feature of the sparse projection after it.
@@ -24,9 +25,9 @@ class GraSS:
     """Damped Fisher influence on a random mask of the gradient, then sparse Johnson-Lindenstrauss.
 
     `factored` (FactGraSS): masks on both sides of every layer, so that only kept rows and columns are multiplied, and
-    `size` features a layer; else one mask and `size` features in all. `size` None is chosen from the number of records
-    by `poa.gradients.sketch_size`, `damping` None from the spectrum of the features; both travel with the scores. The
-    mask keeps four entries for every feature.
+    `size` features a layer; else one mask and `size` features in all. `size` None is chosen from the gradients
+    by `poa.gradients.sketch_size`, `damping` None from the spectrum of the features; both travel with the scores. A
+    mask keeps four entries for every feature of a `size` that is given.
     """
 
     size: int | None = None
@@ -46,15 +47,15 @@ class GraSS:
         check("grass", self.damping)
 
     def fit(self, run: TrainingRun) -> LinearIndex:
-        blocks = blocks_of(run)
-        if self.factored:
-            width, evidence = sided(None, blocks, len(run.corpus))
-            size = self.size or width * width
-            if self.size is not None:
-                _, evidence = sized(self.size, len(run.corpus))
+        size, evidence = sized(self.size, run)
+        if not self.factored:
+            projection: Projection = Grass(size, KEPT * size, seed=self.seed)
+        elif self.size is not None:
             projection = FactGrass(size, int((KEPT * size) ** 0.5), seed=self.seed)
         else:
-            size, evidence = sized(self.size, len(run.corpus))
-            projection = Grass(size, KEPT * size, seed=self.seed)
+            # A mask of some columns is as coarse as a projection to them; what is kept of all layers is `size`.
+            blocks = blocks_of(run)
+            width, evidence = sided(None, blocks, run)
+            projection = FactGrass(-(-size // len(blocks)), width, seed=self.seed)
         notes = {"projection": evidence}
         return fit_projected(run, self, self.checkpoints, projection, self.damping, notes=notes)

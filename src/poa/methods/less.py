@@ -29,7 +29,7 @@ class LESS:
     c. Positive: the step raises the query's measurement. Momentum adds the same constant to all records of a query.
     `adam=False` leaves the state out: cosines of plain gradients weighted by rate. Adam's state belongs to the
     factorisation that was trained: there is no gauge-free form of it, and no `coordinates`. `projection` None is chosen
-    from the number of records by `poa.gradients.sketch_size`; the choice travels with the scores.
+    from the gradients by `poa.gradients.sketch_size`; the choice travels with the scores.
     """
 
     projection: int | None = None
@@ -45,7 +45,7 @@ class LESS:
     )
 
     def fit(self, run: TrainingRun) -> LinearIndex:
-        size, evidence = sized(self.projection, len(run.corpus))
+        size, evidence = sized(self.projection, run)
         projection = Rademacher(size, self.seed)
 
         def directions(rows: Gradients, position: int) -> np.ndarray:

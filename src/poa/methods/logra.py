@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class LoGra:
     """Damped Fisher influence on P_out^T G P_in per layer; `width` columns a side, full width = no projection.
 
-    `width` None is chosen from the number of records by `poa.gradients.sketch_size`, `damping` None from the spectrum
-    of the projected gradients by `poa.gradients.damping`; both choices travel with the scores.
+    `width` None is chosen from the gradients by `poa.gradients.sketch_size`, `damping` None from the spectrum of what
+    is projected by `poa.gradients.damping`; both choices travel with the scores. Small models are not projected.
     """
 
     width: int | None = None
@@ -39,7 +39,7 @@ class LoGra:
         check("logra", self.damping)
 
     def fit(self, run: TrainingRun) -> LinearIndex:
-        width, evidence = sided(self.width, blocks_of(run, self.coordinates), len(run.corpus))
+        width, evidence = sided(self.width, blocks_of(run, self.coordinates), run, self.coordinates)
         return fit_projected(
             run,
             self,

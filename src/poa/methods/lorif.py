@@ -27,7 +27,7 @@ class LoRIF:
 
     Exact for records of one token, whose projected gradients have rank one. What is kept of a record is
     width x 2 numbers a layer in half precision instead of width^2 (`poa.gradients.shards` with encoding "rank1"); the
-    curvature is that of what is kept. `width` None is chosen from the number of records, `damping` None from the
+    curvature is that of what is kept. `width` None is chosen from the gradients, `damping` None from the
     spectrum; both travel with the scores.
     """
 
@@ -48,7 +48,7 @@ class LoRIF:
 
     def fit(self, run: TrainingRun) -> LinearIndex:
         blocks = blocks_of(run)
-        width, evidence = sided(self.width, blocks, len(run.corpus))
+        width, evidence = sided(self.width, blocks, run)
         projection = TwoSided(width, self.seed)
         pairs = RankOne(tuple(block.shape for block in projection.layout(blocks)))
         notes: dict[str, Any] = {"projection": evidence, "damping": [], "lambda": [], "residual": []}

@@ -23,7 +23,7 @@ class TracInProjection:
     """score(q, i) = sum_c w_i(c) <P^T grad m_q, -P^T grad loss_i>, P random signs: the scores of `tracin` on average.
 
     The standard error of a product of two gradients is about their lengths over sqrt(`projection`). `projection` None
-    is chosen from the number of records by `poa.gradients.sketch_size`; the choice travels with the scores.
+    is chosen from the gradients by `poa.gradients.sketch_size`; the choice travels with the scores.
     """
 
     projection: int | None = None
@@ -39,7 +39,7 @@ class TracInProjection:
     )
 
     def fit(self, run: TrainingRun) -> LinearIndex:
-        size, evidence = sized(self.projection, len(run.corpus))
+        size, evidence = sized(self.projection, run)
         projection = Rademacher(size, self.seed)
 
         def weighted(rows: Gradients, position: int) -> np.ndarray:

@@ -29,7 +29,7 @@ class TrackStar:
     nu is AdamW's second moment (`adam=False`, or a run by SGD: left out); the eps of the optimizer keeps the division
     finite. R is that of the training records alone: the paper's mixture with the queries' would tie the index to them.
     Both sides are whitened before the norm. Length is gone: rank by it, do not pay by it. `damping` None is chosen
-    from the spectrum of R and `projection` None from the number of records; both travel with the scores. Adam's moment
+    from the spectrum of R and `projection` None from the gradients; both travel with the scores. Adam's moment
     belongs to the factorisation of LoRA that was trained: there is no `coordinates`.
     """
 
@@ -51,7 +51,7 @@ class TrackStar:
         check("trackstar", self.damping)
 
     def fit(self, run: TrainingRun) -> LinearIndex:
-        size, evidence = sized(self.projection, len(run.corpus))
+        size, evidence = sized(self.projection, run)
         projection = Rademacher(size, self.seed)
         notes: dict[str, Any] = {"projection": evidence, "damping": [], "lambda": []}
         lenses: dict[int, Lens] = {}

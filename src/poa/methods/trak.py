@@ -26,7 +26,7 @@ class TRAK:
     Q_i = 1 - p_i, for text the mean over tokens. The ensemble is over checkpoints of the run
     (`checkpoints="all"`); indexes of several runs are averaged by `poa.Ensemble`. Damped by default: undamped
     the Gram matrix is singular as soon as there are as many features as records. `projection` None is chosen from the
-    number of records, `damping` None from the spectrum of the features (`poa.gradients.sketch_size`, `.damping`); both
+    gradients, `damping` None from the spectrum of the features (`poa.gradients.sketch_size`, `.damping`); both
     travel with the scores.
     """
 
@@ -45,7 +45,7 @@ class TRAK:
         check("trak", self.damping)
 
     def fit(self, run: TrainingRun) -> LinearIndex:
-        size, evidence = sized(self.projection, len(run.corpus))
+        size, evidence = sized(self.projection, run, "train-margin", self.coordinates)
         index = fit_projected(
             run,
             self,

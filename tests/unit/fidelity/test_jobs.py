@@ -237,5 +237,6 @@ def test_figures_name_the_best_method_of_their_kind() -> None:
     assert found["mlp_half_1"] == {"value": 0.7, "low": 0.7, "high": 0.7, "method": "influence, checkpoints=last"}
     assert found["payout_tv_digits"]["method"] == "kfac"
     assert found["best_over_magic_mlp"]["value"] == pytest.approx(0.7 / 0.9)
+    assert found["best_over_magic_mlp_50"]["value"] == pytest.approx(0.7 / 0.9)
     assert found["magic_mlp_5"] == {"value": 0.9, "low": 0.9, "high": 0.9, "method": "magic"}
     assert "magic_lora_5" not in found
