@@ -129,25 +129,6 @@ class Program:
                 np.add.at(into, lane.places.ravel()[kept], row[kept])
         return out
 
-    def pushed(
-        self,
-        weights: npt.NDArray[np.floating[Any]],
-        directions: npt.NDArray[np.floating[Any]],
-        stack: int | None = None,
-    ) -> Tree:
-        """The change of the final state along each of `directions` [D, N] of record weights: forward mode."""
-        import jax
-
-        stack = stack or self.network.stack
-        filled = np.concatenate([directions, np.zeros((-len(directions) % stack, self.records))])
-        with precision(self.dtype):
-            spread = self._one(weights)
-            found = [
-                self._compiled("pushed")(self._given, spread, self._spread(filled[start : start + stack]))
-                for start in range(0, len(filled), stack)
-            ]
-            return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(directions)], *found)
-
     def _one(self, weights: npt.NDArray[np.floating[Any]]) -> tuple[Any, ...]:
         return tuple(part[0] for part in self._spread(np.asarray(weights)[None]))
 
@@ -193,18 +174,11 @@ def _compiled(network: Network, rule: Optimizer, dtype: str) -> dict[str, Callab
         _, back = jax.vjp(lambda factors: _finals(network, rule, given, factors), factors)
         return jax.vmap(lambda signal: back(signal)[0])(signals)
 
-    def pushed(given: tuple[Any, ...], factors: tuple[Any, ...], moves: tuple[Any, ...]) -> Tree:
-        def along(move: tuple[Any, ...]) -> Tree:
-            return jax.jvp(lambda factors: _finals(network, rule, given, factors), (factors,), (move,))[1]
-
-        return jax.vmap(along)(moves)
-
     return {
         "finals": jax.jit(jax.vmap(partial(_finals, network, rule), (None, 0))),
         "measures": jax.jit(jax.vmap(measures, (0, None, None))),
         "asked": jax.jit(asked),
         "reversed": jax.jit(pulled),
-        "pushed": jax.jit(pushed),
     }
 
 

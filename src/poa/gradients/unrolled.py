@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from poa.errors import Mismatch, PoaError, Unsupported
+from poa.gradients.probes import probed
 from poa.indexes import Columns, Pretrained, load_columns, save_index
 from poa.protocols import Programmed
 from poa.scores import Scores
@@ -30,7 +31,8 @@ Matrix64 = npt.NDArray[np.float64]
 class UnrolledIndex(Pretrained):
     """Nothing is stored but the settings: training is run and reversed when queries are asked, `stack` at a time.
 
-    smooth: the least metasmoothness (`metasmoothness`) at which a derivative is answered, 0 = not asked.
+    smooth: the least metasmoothness (`metasmoothness`) at which a derivative is answered, 0 = not asked. probes: how
+    many reversals answer all queries that are asked together (`poa.gradients.probes`), None = one for each.
     """
 
     run: TrainingRun
@@ -38,6 +40,7 @@ class UnrolledIndex(Pretrained):
     stack: int | None
     smooth: float
     seed: int
+    probes: int | None = None
 
     @property
     def run_digest(self) -> str:
@@ -59,14 +62,19 @@ class UnrolledIndex(Pretrained):
         asked = given.arrays(queries)
         meta: dict[str, Any] = {"run": self.run.digest, "steps": self.run.steps.steps}
         if self.smooth > 0:
-            meta["metasmoothness"] = found = metasmoothness(program, given.weights, asked, self.seed)
-            if found < self.smooth:
+            meta["metasmoothness"] = smooth = metasmoothness(program, given.weights, asked, self.seed)
+            if smooth < self.smooth:
                 raise Unsupported(
-                    f"this training is not smooth in its records' weights (metasmoothness {found:.3f}, at least "
+                    f"this training is not smooth in its records' weights (metasmoothness {smooth:.3f}, at least "
                     f"{self.smooth} is asked for): a derivative would not say what removal does; use larger batches or "
                     "a smaller rate, or smooth=0"
                 )
-        values, slopes = program.metagradient(given.weights, asked, self.stack)
+        if self.probes is not None and self.probes < len(queries):
+            found = probed(program, given.weights, asked, self.probes, self.stack)
+            values, slopes = found.values, found.slopes
+            meta |= {"probes": self.probes, "kept": found.kept}
+        else:
+            values, slopes = program.metagradient(given.weights, asked, self.stack)
         if not np.isfinite(slopes).all():
             raise PoaError("the metagradient is not finite: the training is not smooth where it went")
         meta["measured"] = stands_for(self.run, queries, values, program.dtype)
@@ -74,13 +82,14 @@ class UnrolledIndex(Pretrained):
 
     def save(self, folder: str | Path) -> None:
         told = {"method": self.method, "stack": self.stack, "smooth": self.smooth, "seed": self.seed}
+        told |= {"probes": self.probes}
         save_index(Path(folder), KIND, {}, {"columns": Columns.of(self.run).plain(), **told})
 
     @staticmethod
     def load(folder: str | Path, run: TrainingRun) -> UnrolledIndex:
         """Read what `save` wrote. Raises `Mismatch` for another kind or run, `Corrupt` for changed bytes."""
         _, _, meta = load_columns(Path(folder), KIND, run)
-        return UnrolledIndex(run, meta["method"], meta["stack"], meta["smooth"], meta["seed"])
+        return UnrolledIndex(run, meta["method"], meta["stack"], meta["smooth"], meta["seed"], meta["probes"])
 
 
 def programmed(run: object) -> tuple[Programmed, Program]:

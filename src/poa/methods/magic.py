@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from poa.protocols import TrainingRun
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MAGIC:
     """score(q, i) = d m_q / d w_i, w_i the factor on record i's loss wherever it occurs.
 
@@ -21,26 +21,38 @@ class MAGIC:
     Exact for this run: order, rates, optimizer and seed. `smooth`: the least metasmoothness at which it answers (0 =
     not tested); a training that is not smooth in its weights has a derivative that says nothing about removal. Nats.
     float32 or float64 only.
+
+    `probes`: answer all queries of one call from so many reversals, of the combinations of their gradients that leave
+    least of them out (`poa.gradients.probes`). Exact where there are no more queries than probes; otherwise a query's
+    scores depend on what else is asked, and `kept` says how much of the queries the probes span.
     """
 
     stack: int | None = None
     smooth: float = 0.9
     seed: int = 0
+    probes: int | None = None
 
     family: ClassVar[str] = "gradient"
     needs: ClassVar[str] = "a run that poa trained, of a shape known to JAX"
     cost: ClassVar[str] = "17 trainings at once for the test; about 4 trainings per query, stacked"
     citation: ClassVar[str] = (
         "Ilyas & Engstrom, MAGIC: Near-optimal data attribution for deep learning, 2025, arXiv 2504.16430; Engstrom et "
-        "al., Optimizing ML training with metagradient descent, 2025, arXiv 2503.13751"
+        "al., Optimizing ML training with metagradient descent, 2025, arXiv 2503.13751; probes after arXiv 2609.15044"
     )
 
     def __post_init__(self) -> None:
         if self.stack is not None and self.stack < 1:
             raise PoaError(f"magic.stack is {self.stack}, must be 1 or more")
+        if self.probes is not None and self.probes < 1:
+            raise PoaError(f"magic.probes is {self.probes}, must be 1 or more (or none, for exact scores)")
         if not 0 <= self.smooth <= 1:
             raise PoaError(f"magic.smooth is {self.smooth}, must lie between 0 and 1")
 
+    def __repr__(self) -> str:
+        """Without `probes` where there are none: results that are older than that option keep their name."""
+        few = "" if self.probes is None else f", probes={self.probes}"
+        return f"MAGIC(stack={self.stack}, smooth={self.smooth}, seed={self.seed}{few})"
+
     def fit(self, run: TrainingRun) -> UnrolledIndex:
         programmed(run)
-        return UnrolledIndex(run, repr(self), self.stack, self.smooth, self.seed)
+        return UnrolledIndex(run, repr(self), self.stack, self.smooth, self.seed, self.probes)
