@@ -15,8 +15,10 @@ class LoRARecipe:
     """AdamW on LoRA factors of every linear layer except the head, linear warm-up and decay.
 
     `batch` records a step; the summed loss is divided by the number of supervised tokens in the batch (stored in
-    the step log). `checkpoints` is how many evenly spaced sets of weights are kept, the last one included.
-    `quantise="4bit"` is QLoRA: it needs the `qlora` extra and a CUDA device.
+    the step log). `checkpoints` is how many evenly spaced sets of weights are kept, the last one included. `eps` is
+    added to the root of AdamW's second moment: one as large as the gradients' own coordinates makes the training
+    smooth in its records' weights, which derivatives through it need. `quantise="4bit"` is QLoRA: it needs the `qlora`
+    extra and a CUDA device.
     """
 
     rank: int = 8
@@ -29,6 +31,7 @@ class LoRARecipe:
     checkpoints: int = 4
     quantise: Literal["none", "4bit"] = "none"
     seed: int = 0
+    eps: float = 1e-8
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
@@ -37,15 +40,19 @@ class LoRARecipe:
                 raise PoaError(f"recipe.{name} is {getattr(self, name)}, must be at least 1")
         if not 0 < self.rate < 1:
             raise PoaError(f"recipe.rate is {self.rate}, must be between 0 and 1")
+        if not 0 < self.eps < 1:
+            raise PoaError(f"recipe.eps is {self.eps}, must be between 0 and 1")
         if self.quantise not in ("none", "4bit"):
             raise PoaError(f"recipe.quantise is {self.quantise!r}, must be none or 4bit")
 
     def plain(self) -> dict[str, Any]:
-        return asdict(self) | {"betas": list(self.betas)}
+        """As JSON. Without `eps` where it is AdamW's own: recipes that are older than that option keep their digest."""
+        told = asdict(self) | {"betas": list(self.betas)}
+        return {name: value for name, value in told.items() if (name, value) != ("eps", Optimizer("adamw").eps)}
 
     @property
     def rule(self) -> Optimizer:
-        return Optimizer("adamw", betas=self.betas)
+        return Optimizer("adamw", betas=self.betas, eps=self.eps)
 
     def rate_at(self, step: int, steps: int) -> float:
         """Learning rate of 0-based `step`: linear warm-up to `rate`, then linear decay towards 0."""

@@ -120,7 +120,7 @@ def train_stack(corpus: Corpus, recipe: LoRARecipe, parent: Base, weights: Tenso
     plan = schedule(lengths, recipe)
     stack = new_stack(parent, recipe, weights.shape[0])
     trained = [p for p in stack.network.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=recipe.rate, betas=recipe.betas, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(trained, lr=recipe.rate, betas=recipe.betas, eps=recipe.eps, weight_decay=0.0)
     for step in track(range(plan.steps), f"retrain {stack.models} models", plan.steps):
         for group in optimizer.param_groups:
             group["lr"] = float(plan.rate[step])

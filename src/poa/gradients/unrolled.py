@@ -31,7 +31,7 @@ Matrix64 = npt.NDArray[np.float64]
 class UnrolledIndex(Pretrained):
     """Nothing is stored but the settings: training is run and reversed when queries are asked, `stack` at a time.
 
-    smooth: the least metasmoothness (`metasmoothness`) at which a derivative is answered, 0 = not asked. probes: how
+    smooth: the least metasmoothness (`HalfSteps`) at which a derivative is answered, 0 = not asked. probes: how
     many reversals answer all queries that are asked together (`poa.gradients.probes`), None = one for each.
     """
 
@@ -61,14 +61,10 @@ class UnrolledIndex(Pretrained):
         given, program = self._programmed
         asked = given.arrays(queries)
         meta: dict[str, Any] = {"run": self.run.digest, "steps": self.run.steps.steps}
-        if self.smooth > 0:
-            meta["metasmoothness"] = smooth = metasmoothness(program, given.weights, asked, self.seed)
-            if smooth < self.smooth:
-                raise Unsupported(
-                    f"this training is not smooth in its records' weights (metasmoothness {smooth:.3f}, at least "
-                    f"{self.smooth} is asked for): a derivative would not say what removal does; use larger batches or "
-                    "a smaller rate, or smooth=0"
-                )
+        steps = HalfSteps.of(program, given.weights, asked, self.seed) if self.smooth > 0 else None
+        if steps is not None:
+            meta["metasmoothness"] = steps.smoothness
+            _require_smooth(steps, self.smooth)
         if self.probes is not None and self.probes < len(queries):
             found = probed(program, given.weights, asked, self.probes, self.stack)
             values, slopes = found.values, found.slopes
@@ -77,6 +73,8 @@ class UnrolledIndex(Pretrained):
             values, slopes = program.metagradient(given.weights, asked, self.stack)
         if not np.isfinite(slopes).all():
             raise PoaError("the metagradient is not finite: the training is not smooth where it went")
+        if steps is not None:
+            meta["unforetold"] = _foretelling(steps, slopes)
         meta["measured"] = stands_for(self.run, queries, values, program.dtype)
         return Scores(slopes, queries.ids, columns.train_ids, columns.groups, "nats", self.method, meta=meta)
 
@@ -108,29 +106,75 @@ def offering(run: object) -> Programmed:
     return run
 
 
-def metasmoothness(
-    program: Program, weights: Matrix64, queries: Any, seed: int = 0, *, removed: float = 0.05, draws: int = 8
-) -> float:
-    """Mean agreement in sign of two half steps towards a removal: 1 where measurements are linear in the weights.
+@dataclass(frozen=True, eq=False)
+class HalfSteps:
+    """Trainings on the way to random removals: `rows` [2 draws, N] record weights, and what was measured.
 
-    For each of `draws` random sets of records (a fraction `removed`), the change of every measurement as their weights
-    go from 1 to 1/2 and from 1/2 to 0; signs are weighted by the size of the first change (the empirical
-    metasmoothness of Engstrom et al. 2025, arXiv 2503.13751, with queries as coordinates). 2 draws + 1 trainings.
+    full [Q] at the run's own weights; half, whole [draws, Q] with the removed records' weights halved and at zero.
     """
-    rng = np.random.default_rng(seed)
-    count = max(1, round(removed * len(weights)))
-    rows = [weights]
-    for _ in range(draws):
-        gone = rng.choice(len(weights), count, replace=False)
-        for factor in (0.5, 0.0):
-            row = np.array(weights, np.float64)
-            row[gone] *= factor
-            rows.append(row)
-    values = program.measured(np.stack(rows), queries)
-    half, whole = values[1::2], values[2::2]
-    first, second = half - values[0], whole - half
-    size = np.abs(first).sum()
-    return float((np.abs(first) * np.sign(first) * np.sign(second)).sum() / size) if size > 0 else 0.0
+
+    weights: Matrix64
+    rows: Matrix64
+    full: Matrix64
+    half: Matrix64
+    whole: Matrix64
+
+    @staticmethod
+    def of(
+        program: Program, weights: Matrix64, queries: Any, seed: int = 0, *, removed: float = 0.05, draws: int = 8
+    ) -> HalfSteps:
+        """2 draws + 1 trainings; each of `draws` removes a random fraction `removed` of the records."""
+        rng = np.random.default_rng(seed)
+        count = max(1, round(removed * len(weights)))
+        rows: list[Matrix64] = []
+        for _ in range(draws):
+            gone = rng.choice(len(weights), count, replace=False)
+            for factor in (0.5, 0.0):
+                row = np.array(weights, np.float64)
+                row[gone] *= factor
+                rows.append(row)
+        values = program.measured(np.stack([weights, *rows]), queries)
+        return HalfSteps(weights, np.stack(rows), values[0], values[1::2], values[2::2])
+
+    @property
+    def smoothness(self) -> float:
+        """Mean agreement in sign of the two half steps: 1 where measurements are linear in the weights.
+
+        Signs are weighted by the size of the first change (the empirical metasmoothness of Engstrom et al. 2025, arXiv
+        2503.13751, with queries as coordinates).
+        """
+        first, second = self.half - self.full, self.whole - self.half
+        size = np.abs(first).sum()
+        return float((np.abs(first) * np.sign(first) * np.sign(second)).sum() / size) if size > 0 else 0.0
+
+    def unforetold(self, slopes: Matrix64) -> float:
+        """How far the first half steps are from what `slopes` [Q, N] foretell, relative to their size; 1 = as if the
+        slopes were zero. A training may be smooth at the size of a removal and have cusps between: there the derivative
+        is exact and says nothing (AdamW with a tiny eps, where coordinates without much of a gradient turn over).
+        """
+        foretold = (self.rows[::2] - self.weights) @ slopes.T
+        size = np.linalg.norm(self.half - self.full)
+        return float(np.linalg.norm(self.half - self.full - foretold) / size) if size > 0 else 0.0
+
+
+def _require_smooth(steps: HalfSteps, least: float) -> None:
+    if steps.smoothness < least:
+        raise Unsupported(
+            f"this training is not smooth in its records' weights (metasmoothness {steps.smoothness:.3f}, at least "
+            f"{least} is asked for): a derivative would not say what removal does; use larger batches or a smaller "
+            "rate, or smooth=0"
+        )
+
+
+def _foretelling(steps: HalfSteps, slopes: Matrix64) -> float:
+    error = steps.unforetold(slopes)
+    if error >= 1:
+        raise Unsupported(
+            f"the derivative foretells half a removal worse than no change at all would (error {error:.2f} of its "
+            "size): this training has cusps between its records' weights; use a larger eps of AdamW, larger batches or "
+            "a smaller rate, or smooth=0"
+        )
+    return error
 
 
 def stands_for(run: TrainingRun, queries: Corpus, values: Matrix64, dtype: str) -> float:

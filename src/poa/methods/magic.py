@@ -19,8 +19,8 @@ class MAGIC:
     The training is a program of arrays (JAX); it is run, then reversed step by step with the queries' gradients as up
     to `stack` stacked cotangents (None: as many as suit the network), computing states again from every sqrt(T)-th one.
     Exact for this run: order, rates, optimizer and seed. `smooth`: the least metasmoothness at which it answers (0 =
-    not tested); a training that is not smooth in its weights has a derivative that says nothing about removal. Nats.
-    float32 or float64 only.
+    not tested); a training that is not smooth in its weights has a derivative that says nothing about removal, and one
+    that foretells those test trainings worse than no change would is refused, too. Nats. float32 or float64 only.
 
     `probes`: answer all queries of one call from so many reversals, of the combinations of their gradients that leave
     least of them out (`poa.gradients.probes`). Exact where there are no more queries than probes; otherwise a query's

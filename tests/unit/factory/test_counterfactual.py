@@ -11,11 +11,13 @@ import pytest
 import torch
 from tests.language import RECIPE
 
-from poa.errors import Corrupt
+from poa.datanets.snapshot import Snapshot
+from poa.errors import Corrupt, PoaError
 from poa.factory import adapters, counterfactual
 from poa.factory.classifier import train_classifier
 from poa.factory.counterfactual import retrain
 from poa.factory.digits import digits
+from poa.factory.finetune import finetune
 from poa.factory.measuring import measurements
 from poa.factory.run import LoRARun
 from poa.factory.stacked import measure_stack, train_stack
@@ -33,7 +35,7 @@ def masked_finetune(run: LoRARun, weights: np.ndarray) -> torch.nn.Module:
     task, log = run.task, run.steps
     model = adapters.attach(run.parent.model(), run.recipe)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1.0, betas=run.recipe.betas, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(trained, lr=1.0, betas=run.recipe.betas, eps=run.recipe.eps, weight_decay=0.0)
     for step in range(log.steps):
         places = [int(i) for i in log.records[step] if i >= 0]
         optimizer.param_groups[0]["lr"] = float(log.rate[step])
@@ -54,6 +56,23 @@ def test_a_row_of_ones_is_the_fine_tune_and_a_zero_masks(run: LoRARun, queries: 
         expected = measurements(run.task, masked_finetune(run, weights), queries)
         np.testing.assert_allclose(found[0, row], expected, atol=1e-3)
     assert np.abs(found[0, 0] - found[0, 1]).max() > 0.1
+
+
+def test_a_wide_eps_is_the_recipe_s_in_a_stack_too(run: LoRARun, queries: Corpus, tiny_folder: Path) -> None:
+    snapshot = Snapshot.of(run.corpus)
+    narrow, wide = (
+        finetune(snapshot, base=tiny_folder, recipe=replace(run.recipe, epochs=1, eps=eps)) for eps in (1e-8, 1e-3)
+    )
+    weights = np.linspace(0, 2, 16)
+    stack = train_stack(wide.corpus, wide.recipe, wide.parent, torch.tensor(weights[None], dtype=torch.float32))
+    expected = measurements(wide.task, masked_finetune(wide, weights), queries)
+    np.testing.assert_allclose(measure_stack(stack, wide.task, queries)[0], expected, atol=1e-3)
+    ends = [measurements(one.task, one.model(), queries) for one in (narrow, wide)]
+    assert np.abs(ends[0] - ends[1]).max() > 0.01
+    assert wide.moments().eps == wide.program().rule.eps == wide.recipe.plain()["eps"] == 1e-3
+    assert "eps" not in narrow.recipe.plain()
+    with pytest.raises(PoaError, match=r"recipe\.eps is 0"):
+        replace(run.recipe, eps=0)
 
 
 def test_models_of_a_stack_do_not_mix(run: LoRARun, queries: Corpus) -> None:

@@ -13,7 +13,7 @@ from poa.errors import Mismatch, PoaError, Unsupported
 from poa.factory.classifier import ClassifierRun, train_classifier
 from poa.factory.digits import digits
 from poa.gradients.program import Program
-from poa.gradients.unrolled import metasmoothness
+from poa.gradients.unrolled import HalfSteps
 from poa.methods import load_index
 from poa.methods.adamw_influence import AdamWInfluence
 from poa.methods.dvemb import DVEmb
@@ -100,11 +100,30 @@ def test_masked_records_have_no_part_in_the_training(tmp_path: Path) -> None:
 
 def test_a_training_that_is_not_smooth_is_refused(tmp_path: Path) -> None:
     run = run_of(tmp_path, lr=8.0, steps=60)
-    found = metasmoothness(run.program(), run.weights, run.arrays(QUERIES))
-    assert found < 0.9
+    assert HalfSteps.of(run.program(), run.weights, run.arrays(QUERIES)).smoothness < 0.9
     with pytest.raises(PoaError, match="not smooth"):
         MAGIC().fit(run).attribute(QUERIES)
-    assert metasmoothness(run_of(tmp_path).program(), run.weights, run.arrays(QUERIES)) > 0.9
+    tame = run_of(tmp_path)
+    steps = HalfSteps.of(tame.program(), tame.weights, tame.arrays(QUERIES))
+    assert steps.smoothness > 0.9
+    slopes = MAGIC().fit(tame).attribute(QUERIES)
+    assert steps.unforetold(slopes.values) == slopes.meta["unforetold"] < 0.2
+    assert steps.unforetold(0 * slopes.values) == 1
+
+
+def test_a_derivative_between_cusps_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half steps agree in sign, and the slope at the weights themselves is another one."""
+    run = run_of(tmp_path)
+    real = Program.metagradient
+
+    def steep(self: Program, *given: Any) -> Any:
+        values, slopes = real(self, *given)
+        return values, slopes * np.where(np.arange(40) % 7, 1, -30)
+
+    monkeypatch.setattr(Program, "metagradient", steep)
+    with pytest.raises(Unsupported, match="worse than no change"):
+        MAGIC().fit(run).attribute(QUERIES)
+    assert "unforetold" not in MAGIC(smooth=0).fit(run).attribute(QUERIES).meta
 
 
 def test_a_program_that_is_not_the_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
