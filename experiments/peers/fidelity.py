@@ -63,6 +63,10 @@ def dattri_trak(run: TrainingRun, queries: Corpus, **settings: Any) -> Matrix:
     return by_dattri.trak(log_odds(run), queries, **settings)
 
 
+def dattri_logra(run: TrainingRun, queries: Corpus, **settings: Any) -> Matrix:
+    return by_dattri.logra(run, queries, **settings).values
+
+
 def grid(peer: str, name: str, of: str, scored: Callable[..., Any], shipped: float | None, **told: Any) -> list[Entry]:
     """As shipped and at every damping of `GRID`."""
     settings = [(SHIPPED, shipped), *((f"damping {damping:g}", damping) for damping in GRID)]
@@ -87,7 +91,7 @@ def classifiers() -> Iterator[Entry]:
     yield Entry("dattri", "TracIn", "tracin", "unprojected", on(by_dattri.tracin, plain=True))
     yield from grid("dattri", "DataInf", "datainf", by_dattri.datainf, 0.0)
     yield from grid("dattri", "EK-FAC", "ekfac", by_dattri.ekfac, 0.0)
-    yield from grid("dattri", "LoGra", "logra", by_dattri.logra, 0.0)
+    yield from grid("dattri", "LoGra", "logra", dattri_logra, 0.0)
     yield from grid("dattri", "explicit, one batch", "exact_influence", by_dattri.explicit, 0.0)
     yield from grid("dattri", "CG, one batch", "exact_influence", by_dattri.cg, 0.0)
     yield from grid("dattri", "TRAK", "trak, checkpoints=last", dattri_trak, 0.0, projector=None)
