@@ -284,6 +284,12 @@ def test_help_of_a_command_imports_no_torch(name: str) -> None:
     assert done.stdout.splitlines()[-1] == "False"
 
 
+def test_python_m_poa_is_poa() -> None:
+    done = subprocess.run([sys.executable, "-m", "poa", "run", "nonsense"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "is not an override" in done.stderr
+
+
 def test_a_closed_pipe_is_no_error() -> None:
     code = "import sys; from poa.cli import main; sys.exit(main(['version']))"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
