@@ -305,14 +305,25 @@ def fidelity_block(path: Path, tasks: Mapping[str, Any]) -> str:
             f"{task['records']} records of {task['contributors']} contributors, {task['queries']} queries, seeds "
             f"{', '.join(map(str, task['seeds']))}; masked removal."
         )
-        parts += [f"### {name}", f"{told} {_ceilings(task['truth'])}", markdown(fidelity_rows(task))]
+        parts += [f"### {name}", f"{told} {_ceilings(task['truth'])}", markdown(fidelity_rows(task)), _noise(task)]
         if any("best" in row for row in task["peers"].values()):
             last = max(task["truth"]["subsets"], key=float)
             told = f"Peers on the same runs and truth, LDS at {last} %; a peer's best setting is chosen by this truth:"
             parts += [told, markdown(peer_rows(task))]
         if task["refused"]:
             parts.append("Do not apply: " + ", ".join(sorted(task["refused"])) + ".")
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
+
+
+def _noise(task: Mapping[str, Any]) -> str:
+    """What the LDS of the best ensemble would move by, and how many retrainings settle it."""
+    told: list[str] = []
+    for percent, found in sorted(task["noise"].items(), key=lambda item: float(item[0])):
+        spread = ", ".join(f"{name} {value:.3f}" for name, value in found["spread"].items())
+        count = found["subsets_for_0.02"]
+        enough = "no number of subsets" if count is None else f"{count} subsets"
+        told.append(f"{percent} % ({found['method']}): {spread}; {enough} for +- 0.02 with these queries")
+    return f"Standard deviation of an ensemble's LDS with other {'; '.join(told)}." if told else ""
 
 
 def _ceilings(truth: Mapping[str, Any]) -> str:

@@ -107,6 +107,7 @@ def _task(every: Sequence[Job], peers: Sequence[Job]) -> dict[str, Any]:
         "contributors": len(truth.left_out.contributors),
         "removal": "masked",
         "truth": _truth(truth),
+        "noise": _noise(truth, rows, done),
         "methods": rows,
         "peers": others,
         "refused": refused,
@@ -132,6 +133,29 @@ def _truth(truth: TaskTruth) -> dict[str, Any]:
             out["shapley"] |= {"ceiling": truth.shapley.ceiling, "seed_against_seed": float(np.mean(agreement))}
             out["shapley"]["payout_tv_between_seeds"] = float(np.mean(distance))
     return out
+
+
+def _noise(truth: TaskTruth, rows: Mapping[str, Any], done: Sequence[Job]) -> dict[str, Any]:
+    """Per fraction, of the best ensemble: standard deviation of its LDS with seeds, subsets or queries drawn anew, and
+    how many subsets an interval of +- 0.02 needs with these queries (None: no number does).
+    """
+    told: dict[str, Any] = {}
+    for percent, subsets in truth.subsets.items():
+        found = {
+            label: row["lds"][percent]["ensemble"]["value"]
+            for label, row in rows.items()
+            if "ensemble" in row["lds"][percent]
+        }
+        if not found:
+            continue
+        best = max(found, key=lambda label: found[label])
+        pooled = _must(
+            next(job for job in done if job.summary["label"] == best and (job.folder / POOLED).is_file()), POOLED
+        )
+        needed = subsets.needed(pooled)
+        told[percent] = {"method": best, "spread": subsets.spread(pooled)}
+        told[percent]["subsets_for_0.02"] = None if np.isinf(needed) else int(np.ceil(needed))
+    return told
 
 
 def _method(own: Mapping[int, Job], truths: Mapping[int, TaskTruth], truth: TaskTruth) -> dict[str, Any]:

@@ -134,6 +134,10 @@ def test_a_result_joins_the_seeds(finished: Path, tmp_path: Path) -> None:
     assert graddot["lds"]["50"]["own_run"]["value"] == pytest.approx(np.mean(own), abs=1e-12)
     assert graddot["lds"]["50"]["own_run"]["value"] > random["lds"]["50"]["own_run"]["value"]
     assert 0 < task["truth"]["subsets"]["50"]["ceiling"] <= 1
+    noise = task["noise"]["50"]
+    assert noise["method"] == "graddot"
+    assert noise["spread"].keys() == {"seeds", "subsets", "queries"}
+    assert noise["subsets_for_0.02"] is None or noise["subsets_for_0.02"] > 0
     assert told["figures"]["mlp_half_1"]["method"] == "graddot"
     assert told["figures"]["payout_tv_digits"]["value"] <= graddot["contributors"]["payout_tv"]["value"]
     (tmp_path / "fidelity.json").write_text(json.dumps(told, allow_nan=False))
