@@ -209,15 +209,13 @@ def peer_rows(task: Mapping[str, Any]) -> Rows:
     rows = [["peer", "as shipped", "best setting", "its LDS", "poa's", "LDS", "poa ahead by"]]
     found = {label: row for label, row in task["peers"].items() if "best" in row}
 
-    def lds(row: Mapping[str, Any], setting: str) -> float:
-        return float(row["settings"][setting][last]["own_run"]["value"])
-
-    for label in sorted(found, key=lambda label: -lds(found[label], found[label]["best"])):
+    for label in sorted(found, key=lambda label: -found[label]["settings"][found[label]["best"]]):
         row = found[label]
-        shipped = _signed(lds(row, "as shipped")) if "as shipped" in row["settings"] else "failed"
-        best, ahead = lds(row, row["best"]), row["settings"][row["best"]][last]["ahead"]
+        shipped = row["settings"].get("as shipped")
+        best, ahead = row["lds"][last]["own_run"]["value"], row["lds"][last]["ahead"]
         margin = f"{ahead['value']:.3f} ({ahead['low']:.3f} to {ahead['high']:.3f})"
-        rows.append([label, shipped, row["best"], _signed(best), row["of"], _signed(best + ahead["value"]), margin])
+        told = [label, "failed" if shipped is None else _signed(shipped), row["best"], _signed(best)]
+        rows.append([*told, row["of"], _signed(best + ahead["value"]), margin])
     return rows
 
 

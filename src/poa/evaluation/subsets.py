@@ -57,6 +57,10 @@ class SubsetTruth:
         rows = [scores.query_ids.index(name) for name in self.query_ids]
         return scores.values[rows].astype(np.float64) @ self.masks.T
 
+    def correlation(self, scores: Scores) -> float:
+        """The value of `lds` alone."""
+        return mean_spearman(self.predicted(scores), self.mean)
+
     def lds(self, scores: Scores, resamples: int = 1000) -> Interval:
         """Linear datamodeling score (Park et al. 2023, arXiv 2303.14186): mean over queries of the Spearman correlation
         over subsets between predictions and the mean over seeds; two-way bootstrap over queries and subsets.

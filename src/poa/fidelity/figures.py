@@ -67,9 +67,7 @@ def _payout(row: Mapping[str, Any]) -> Any:
 def _ahead(peers: Rows, short: str) -> dict[str, Any]:
     """poa's LDS minus that of a peer's same method in its best setting, at half of the records: the least of all."""
     rows = {label: row for label, row in peers.items() if "best" in row}
-    return _best(
-        f"ahead_of_peers_{short}", rows, lambda row: row["settings"][row["best"]].get("50", {}).get("ahead"), least=True
-    )
+    return _best(f"ahead_of_peers_{short}", rows, lambda row: row["lds"].get("50", {}).get("ahead"), least=True)
 
 
 def _exact(rows: Rows, short: str) -> dict[str, Any]:

@@ -180,13 +180,16 @@ def _method(own: Mapping[int, Job], truths: Mapping[int, TaskTruth], truth: Task
 
 
 def _peer(asked: Sequence[Job], done: Sequence[Job], truths: Mapping[int, TaskTruth]) -> dict[str, Any]:
-    """A peer's method as it ships and in its best setting by the truth itself, beside the LDS of poa's default.
+    """A peer's method in every setting, and in the best of them by the truth itself beside poa's default.
 
-    `ahead`: poa's LDS minus the peer's, over the seeds that both were run for.
+    settings: LDS at the largest fraction removed; lds: of the best, per fraction. `ahead`: poa's LDS minus the peer's,
+    over the seeds that both were run for.
     """
     of = str(asked[0].summary["of"])
     ours = {int(job.summary["seed"]): _must(job, SCORES) for job in done if job.summary["label"] == of}
     told: dict[str, Any] = {"of": of, "settings": {}, "failed": {}}
+    last = max(next(iter(truths.values())).subsets, key=float)
+    scores: dict[str, dict[int, Scores]] = {}
     for setting in _names(asked, "setting"):
         these = [job for job in asked if job.summary["setting"] == setting]
         failed = [str(job.summary["failed"]) for job in these if "failed" in job.summary]
@@ -195,10 +198,14 @@ def _peer(asked: Sequence[Job], done: Sequence[Job], truths: Mapping[int, TaskTr
             continue
         theirs = {seed: _must(job, SCORES) for job in these if (seed := int(job.summary["seed"])) in ours}
         if theirs:
-            told["settings"][setting] = _beside(theirs, ours, truths)
-    last = max(next(iter(truths.values())).subsets, key=float)
-    order = sorted(told["settings"], key=lambda setting: told["settings"][setting][last]["own_run"]["value"])
-    return told | ({"best": order[-1]} if order else {})
+            scores[setting] = theirs
+            told["settings"][setting] = float(
+                np.mean([truths[seed].subsets[last].correlation(found) for seed, found in theirs.items()])
+            )
+    if not scores:
+        return told
+    best = max(scores, key=lambda setting: told["settings"][setting])
+    return told | {"best": best, "lds": _beside(scores[best], ours, truths)}
 
 
 def _beside(
@@ -207,10 +214,8 @@ def _beside(
     cells: dict[str, Any] = {}
     for percent in next(iter(truths.values())).subsets:
         found = {seed: truths[seed].subsets[percent] for seed in theirs}
-        first, second = (
-            np.concatenate([found[seed].predicted(side[seed]) for seed in found]) for side in (ours, theirs)
-        )
-        ahead = paired_spearman(first, second, np.concatenate([found[seed].mean for seed in found]))
+        sides = [np.concatenate([found[seed].predicted(side[seed]) for seed in found]) for side in (ours, theirs)]
+        ahead = paired_spearman(*sides, np.concatenate([found[seed].mean for seed in found]))
         cells[percent] = {"own_run": plain(_own_lds(percent, theirs, truths)), "ahead": plain(ahead)}
     return cells
 
