@@ -255,6 +255,12 @@ def fidelity_result() -> dict[str, Any]:
     truth = {"subsets": {p: {"subsets": 8, "reliability": 0.6, "ceiling": 0.9} for p in ("5", "50")}}
     task = {"seeds": [0, 1], "records": 80, "queries": 6, "contributors": 3, "truth": truth, "refused": {"bm25": "why"}}
     task |= {"methods": {"graddot": row(0.25, [0, 1]), "kfac": row(0.75, [0])}}
+    spread = {"seeds": 0.01, "subsets": 0.02, "queries": 0.03}
+    task |= {"noise": {"50": {"method": "kfac", "spread": spread, "subsets_for_0.02": None}}}
+    beside = {"own_run": interval(0.5), "ahead": {"value": 0.25, "low": 0.125, "high": 0.375}}
+    peer = {"of": "kfac", "settings": {"as shipped": 0.125, "damping 1": 0.5}, "failed": {}, "best": "damping 1"}
+    failed = {"of": "kfac", "settings": {}, "failed": {"as shipped": "singular"}}
+    task |= {"peers": {"peer K-FAC": peer | {"lds": {"50": beside}}, "peer CG": failed}}
     figures = {"mlp_half_1": interval(0.75) | {"method": "kfac"}}
     told = {"kind": "fidelity", "command": "poa run experiment=fidelity", "environment": RESULT["environment"]}
     return told | {"tasks": {"digits_mlp": task}, "figures": figures}
@@ -276,6 +282,10 @@ def test_a_fidelity_result_becomes_tables(collect: ModuleType, tmp_path: Path) -
     assert kfac < graddot
     assert "Do not apply: bm25." in page
     assert "ceiling 0.90" in page
+    assert "50 % (kfac): seeds 0.010, subsets 0.020, queries 0.030; no number of subsets for +- 0.02" in page
+    assert "| peer K-FAC | 0.12 | damping 1 | 0.50 | kfac | 0.75 | 0.250 (0.125 to 0.375) |" in page
+    assert "peer CG" in page
+    assert "damping 1" in (tmp_path / "paper/tables/fidelity-digits_mlp-peers.tex").read_text()
     assert collect.collect(tmp_path, figures=False) == []
 
 

@@ -214,8 +214,8 @@ def _beside(
     cells: dict[str, Any] = {}
     for percent in next(iter(truths.values())).subsets:
         found = {seed: truths[seed].subsets[percent] for seed in theirs}
-        sides = [np.concatenate([found[seed].predicted(side[seed]) for seed in found]) for side in (ours, theirs)]
-        ahead = paired_spearman(*sides, np.concatenate([found[seed].mean for seed in found]))
+        mine, other = (np.concatenate([found[seed].predicted(side[seed]) for seed in found]) for side in (ours, theirs))
+        ahead = paired_spearman(mine, other, np.concatenate([found[seed].mean for seed in found]))
         cells[percent] = {"own_run": plain(_own_lds(percent, theirs, truths)), "ahead": plain(ahead)}
     return cells
 
