@@ -308,11 +308,8 @@ def fidelity_block(path: Path, tasks: Mapping[str, Any]) -> str:
             last = max(task["truth"]["subsets"], key=float)
             told = f"Peers on the same runs and truth, LDS at {last} %; a peer's best setting is chosen by this truth:"
             parts += [told, markdown(peer_rows(task))]
-            broken = [
-                f"{label}: {next(iter(row['failed'].values()))}"
-                for label, row in task["peers"].items()
-                if "best" not in row
-            ]
+            whole = {label: row for label, row in task["peers"].items() if not row["settings"] and row["failed"]}
+            broken = [f"{label}: {next(iter(row['failed'].values()))}" for label, row in whole.items()]
             parts += ["Failed in every setting: " + "; ".join(broken) + "."] if broken else []
         if task["refused"]:
             parts.append("Do not apply: " + ", ".join(sorted(task["refused"])) + ".")

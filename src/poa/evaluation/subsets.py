@@ -15,7 +15,7 @@ from poa.evaluation.reliability import ceiling, reliability
 from poa.factory.counterfactual import retrain
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from poa.factory.classifier import ClassifierRun
     from poa.factory.run import LoRARun
@@ -94,12 +94,12 @@ class SubsetTruth:
             out[name] = float(np.std(found))
         return out
 
-    def needed(self, scores: Scores, half_width: float = 0.02) -> float:
-        """Subsets for a 95 % interval of +- half_width with these queries; infinite where the queries alone forbid it.
+    def needed(self, spread: Mapping[str, float], half_width: float = 0.02) -> float:
+        """From what `spread` found: subsets for a 95 % interval of +- half_width with these queries.
 
-        The squared half-width falls as a / M + b with M subsets; b is had from drawing queries alone.
+        The squared half-width falls as a / M + b with M subsets; b is had from drawing queries alone, and where it is
+        too much already, no number is enough: infinite.
         """
-        spread = self.spread(scores)
         left = half_width**2 - (1.96 * spread["queries"]) ** 2
         return (1.96 * spread["subsets"]) ** 2 * len(self.masks) / left if left > 0 else float("inf")
 

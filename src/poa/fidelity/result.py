@@ -152,8 +152,9 @@ def _noise(truth: TaskTruth, rows: Mapping[str, Any], done: Sequence[Job]) -> di
         pooled = _must(
             next(job for job in done if job.summary["label"] == best and (job.folder / POOLED).is_file()), POOLED
         )
-        needed = subsets.needed(pooled)
-        told[percent] = {"method": best, "spread": subsets.spread(pooled)}
+        spread = subsets.spread(pooled)
+        needed = subsets.needed(spread)
+        told[percent] = {"method": best, "spread": spread}
         told[percent]["subsets_for_0.02"] = None if np.isinf(needed) else int(np.ceil(needed))
     return told
 

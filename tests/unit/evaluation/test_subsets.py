@@ -63,8 +63,8 @@ def test_needed_subsets_follow_the_asked_width() -> None:
     truth, scores = synthetic(1.0)
     spread = truth.spread(scores)
     floor = 1.96 * spread["queries"]
-    assert truth.needed(scores, 0.9 * floor) == float("inf")
-    wide, narrow = truth.needed(scores, 4 * floor), truth.needed(scores, 2 * floor)
+    assert truth.needed(spread, 0.9 * floor) == float("inf")
+    wide, narrow = truth.needed(spread, 4 * floor), truth.needed(spread, 2 * floor)
     assert narrow / wide == pytest.approx(15 / 3)
     assert wide == pytest.approx((1.96 * spread["subsets"]) ** 2 * 400 / (15 * floor**2))
 
