@@ -87,6 +87,13 @@ def record_fidelity(folders: Sequence[Path], commands: Sequence[str], results: P
     return target
 
 
+def fidelity_figures(results: Path) -> dict[str, Any]:
+    """The figures of fidelity.json, none where it is not there."""
+    path = results / "fidelity.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["figures"] if path.is_file() else {}
+    return found
+
+
 def auto_cells(results: Path) -> dict[str, Any]:
     """Of the cells (task, method, draw) of damping.json, those whose default is within .03 of the best damping.
 
@@ -270,8 +277,42 @@ def _percent(part: float, whole: float = 1) -> str:
 # -- Markdown ---------------------------------------------------------------------------------------------------
 
 
-def readme_block(result: Result | None) -> str:
-    """What stands between the README's markers."""
+# Figures of fidelity.json that the README repeats, in words.
+FIGURES = {
+    "magic_mlp_5": "MAGIC, digits network, removal of 5 %: LDS",
+    "magic_lora_5": "MAGIC, LoRA on text, removal of 5 %: LDS",
+    "best_over_magic_mlp": "best method of one checkpoint, of that, digits",
+    "best_over_magic_lora": "the same, LoRA on text",
+    "mlp_half_1": "best method of one checkpoint, digits, half of the records: LDS",
+    "mlp_half_10": "mean over ten runs of other seeds, the same: LDS",
+    "contributor_spearman_lora": "contributors in order of their exact Shapley values, LoRA on text: rank correlation",
+    "payout_tv_lora": "part of a pool that goes to others than by Shapley values, LoRA on text",
+    "payout_tv_digits": "the same, digits",
+    "ahead_of_peers_mlp": "LDS ahead of the same method elsewhere at its best setting, least of all peers, digits",
+}
+
+
+def figure_rows(figures: Mapping[str, Any]) -> Rows:
+    """Figures in words, with intervals and the method that they are of."""
+    rows = [["measured against retraining, on other seeds than chosen by", "value", "95 % interval", "method"]]
+    for name, words in FIGURES.items():
+        if name in figures:
+            found = figures[name]
+            interval = f"{found['low']:.3f} to {found['high']:.3f}"
+            rows.append([words, f"{found['value']:.3f}", interval, found.get("method", "")])
+    return rows
+
+
+def readme_block(result: Result | None, figures: Mapping[str, Any] | None = None) -> str:
+    """What stands between the README's markers: a finished demo, and `figures` of experiments/results/fidelity.json."""
+    block = _readme_block(result)
+    if not figures:
+        return block
+    told = "All methods, their truths and the commands behind them: [docs/fidelity.md](docs/fidelity.md)."
+    return "\n\n".join([block, markdown(figure_rows(figures)), told])
+
+
+def _readme_block(result: Result | None) -> str:
     if result is None:
         return "No result is committed yet: `make demo` makes one, `python experiments/collect.py record` keeps it."
     parts = [
@@ -460,7 +501,8 @@ def collect(root: Path, *, figures: bool = True) -> list[Path]:
             page = root / "docs/fidelity.md"
             texts[page] = between_markers(page.read_text(encoding="utf-8"), fidelity_block(path, tasks))
     readme = root / "README.md"
-    texts[readme] = between_markers(readme.read_text(encoding="utf-8"), readme_block(results.get("quickstart")))
+    block = readme_block(results.get("quickstart"), fidelity_figures(root / "experiments/results"))
+    texts[readme] = between_markers(readme.read_text(encoding="utf-8"), block)
     changed = [path for path, text in texts.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     for path in changed:
         write_atomic(path, texts[path].encode())

@@ -86,7 +86,8 @@ def test_the_readme_and_the_tables_say_what_the_committed_results_say(collect: M
     paths = (ROOT / "experiments/results").glob("*.json")
     results = {path.stem: collect.load(path) for path in paths if collect.kind(path) == "run"}
     readme = (ROOT / "README.md").read_text()
-    assert collect.between_markers(readme, collect.readme_block(results.get("quickstart"))) == readme
+    figures = collect.fidelity_figures(ROOT / "experiments/results")
+    assert collect.between_markers(readme, collect.readme_block(results.get("quickstart"), figures)) == readme
     for result in results.values():
         for name, text in collect.tables(result).items():
             assert (ROOT / "paper/tables" / name).read_text() == text, f"{name}: run experiments/collect.py"
@@ -287,6 +288,16 @@ def test_a_fidelity_result_becomes_tables(collect: ModuleType, tmp_path: Path) -
     assert "peer CG" in page
     assert "damping 1" in (tmp_path / "paper/tables/fidelity-digits_mlp-peers.tex").read_text()
     assert collect.collect(tmp_path, figures=False) == []
+
+
+def test_the_readme_repeats_figures_in_words(collect: ModuleType) -> None:
+    figures = {"magic_mlp_5": {"value": 0.5, "low": 0.25, "high": 0.75, "method": "magic"}, "auto_cells": {"value": 1}}
+    assert collect.fidelity_figures(ROOT / "tests") == {}
+    head, row = collect.figure_rows(figures)
+    assert row == ["MAGIC, digits network, removal of 5 %: LDS", "0.500", "0.250 to 0.750", "magic"]
+    block = collect.readme_block(RESULT, figures)
+    assert block.startswith(collect.readme_block(RESULT))
+    assert collect.markdown([head, row]) in block
 
 
 def test_damping_cells_are_a_proportion_with_its_interval(collect: ModuleType, tmp_path: Path) -> None:
