@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,7 @@ def cards(folder: Path | None) -> Mapping[str, tuple[Card, ...]]:
 def require_card(name: str, method: object, folder: Path | None) -> None:
     """Raise `PoaError` unless a committed result measured this method with these very settings against retraining."""
     found = cards(folder)
-    measured = {card.identity for every in found.values() for card in every}
-    if repr(method) in measured:
+    if any(means(card.identity, method) for every in found.values() for card in every):
         return
     own = sorted({card.identity for card in found.get(name, ())})
     known = f"; measured are {', '.join(own)}" if own else ""
@@ -68,6 +68,26 @@ def require_card(name: str, method: object, folder: Path | None) -> None:
         f"{method!r} has no measured card and may not pay{known}. Measure it with `poa run experiment=fidelity "
         f"method={name}`, or pay all the same with stages.allow_uncarded=true"
     )
+
+
+def means(identity: str, method: object) -> bool:
+    """Whether `identity`, a method's repr, says the settings of `method`.
+
+    A result may be older than an option: one that it does not name has its default there.
+    """
+    if identity == repr(method):
+        return True
+    try:
+        call = ast.parse(identity, mode="eval").body
+        if not isinstance(call, ast.Call) or not is_dataclass(method):
+            return False
+        named = call.func.id if isinstance(call.func, ast.Name) else ""
+        told = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+    except (SyntaxError, ValueError):
+        return False
+    known = {field.name: told.get(field.name, field.default) for field in fields(method) if field.init}
+    own = {name: getattr(method, name) for name in known}
+    return named == type(method).__name__ and told.keys() <= known.keys() and known == own
 
 
 def _of_run(result: str, told: Mapping[str, Any]) -> Iterator[tuple[str, Card]]:

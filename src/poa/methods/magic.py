@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from poa.protocols import TrainingRun
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class MAGIC:
     """score(q, i) = d m_q / d w_i, w_i the factor on record i's loss wherever it occurs.
 
@@ -47,11 +47,6 @@ class MAGIC:
             raise PoaError(f"magic.probes is {self.probes}, must be 1 or more (or none, for exact scores)")
         if not 0 <= self.smooth <= 1:
             raise PoaError(f"magic.smooth is {self.smooth}, must lie between 0 and 1")
-
-    def __repr__(self) -> str:
-        """Without `probes` where there are none: results that are older than that option keep their name."""
-        few = "" if self.probes is None else f", probes={self.probes}"
-        return f"MAGIC(stack={self.stack}, smooth={self.smooth}, seed={self.seed}{few})"
 
     def fit(self, run: TrainingRun) -> UnrolledIndex:
         programmed(run)

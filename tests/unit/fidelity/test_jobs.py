@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from poa.errors import Corrupt, Mismatch, PoaError
-from poa.evaluation.cards import cards, require_card
+from poa.evaluation.cards import cards, means, require_card
 from poa.evaluation.subsets import SubsetTruth
 from poa.fidelity.figures import figures
 from poa.fidelity.job import CONTRIBUTORS, POOLED, SCORES, TRUTH, run_fidelity
@@ -148,6 +148,16 @@ def test_a_result_joins_the_seeds(finished: Path, tmp_path: Path) -> None:
         require_card("kfac", method("kfac"), tmp_path)
     with pytest.raises(PoaError, match=r"measured are GradDot"):
         require_card("graddot", method("graddot", coordinates="balanced"), tmp_path)
+
+
+def test_a_card_that_is_older_than_an_option_means_its_default() -> None:
+    magic = method("magic")
+    assert means("MAGIC(stack=None, smooth=0.9, seed=0)", magic)
+    assert means(repr(magic), magic)
+    assert means("MAGIC(smooth=0.9)", magic)
+    for other in ("MAGIC(stack=None, smooth=0.5)", "MAGIC(rank=3)", "LoGra(seed=0)", "MAGIC(", "MAGIC(stack=f())", "1"):
+        assert not means(other, magic)
+    assert not means("MAGIC(stack=None, smooth=0.9, seed=0)", method("magic", probes=3))
 
 
 def test_a_method_of_fewer_seeds_says_so(finished: Path, tmp_path: Path) -> None:

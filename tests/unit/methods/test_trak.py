@@ -41,7 +41,8 @@ def test_size_and_damping_are_chosen_and_told() -> None:
     case = digits_mlp()
     with isolated(case.run) as run:
         meta = TRAK(checkpoints="last").fit(run).attribute(case.queries).meta
-    assert meta["projection"] == {"rule": "features-per-direction/1", "size": 512, "records": len(case.run.corpus)}
+    told = {"rule": "whitened-cosines/1", "size": 512, "records": len(case.run.corpus)}
+    assert meta["projection"] == told | {"squared_cosine": pytest.approx(0.0198, abs=1e-3)}
     assert meta["damping"][0]["rule"] == "effective-dimension/1"
     assert meta["residual"][0] < 1e-8
     with pytest.raises(PoaError, match="must be above 0"):
