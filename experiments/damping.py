@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     cells = [cell for draw in told.draws for name in PROBLEMS for cell in judged(name, draw, told.records)]
     cells += [cell for found in jobs_of(told.jobs) for cell in cells_of(*found)]
-    result = summary(cells, told.draws)
+    result = summary(cells, told.draws, " --jobs runs/fidelity/DATE" if told.jobs else "")
     if told.jobs:
         result["jobs"] = told.jobs_command
     if told.record:
@@ -130,7 +130,7 @@ def scored(name: str, run: Any, queries: Corpus, options: Mapping[str, Any]) -> 
     return methods.method(name, checkpoints="last", **given).fit(run).attribute(queries).values.astype(np.float64)
 
 
-def summary(cells: Sequence[Mapping[str, Any]], draws: Sequence[int]) -> dict[str, Any]:
+def summary(cells: Sequence[Mapping[str, Any]], draws: Sequence[int], more: str = "") -> dict[str, Any]:
     """Means over draws per (problem, removed, method), and the share of those cells where the default is near."""
     keys = sorted({(cell["problem"], cell["removed"], cell["method"]) for cell in cells})
     rows: list[dict[str, Any]] = []
@@ -144,7 +144,7 @@ def summary(cells: Sequence[Mapping[str, Any]], draws: Sequence[int]) -> dict[st
     near = float(np.mean([row["best"] - row["default"] <= NEAR for row in rows]))
     return {
         "kind": "damping",
-        "command": f"python experiments/damping.py --draws {' '.join(map(str, draws))} --record",
+        "command": f"python experiments/damping.py --draws {' '.join(map(str, draws))}{more} --record",
         "draws": list(draws),
         "subsets": SUBSETS,
         "queries": QUERIES,
