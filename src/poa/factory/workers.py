@@ -36,7 +36,10 @@ def workers(count: int = 0) -> Generator[ProcessPoolExecutor]:
 
 @contextmanager
 def one_thread() -> Generator[None]:
-    """One torch thread until the block ends: results do not depend on the number of cores."""
+    """One torch thread until the block ends: results do not depend on the number of cores.
+
+    torch counts threads per calling thread.
+    """
     import torch
 
     before = torch.get_num_threads()

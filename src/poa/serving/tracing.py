@@ -34,11 +34,11 @@ from poa.serving.generate import Sampling, generate, require_room
 from poa.serving.indexes import Fitted, fitted, opened
 from poa.serving.passages import Passages, tokenizer_digest
 from poa.serving.runs import Elsewhere
-from poa.serving.threads import one_thread
 
 if TYPE_CHECKING:
     from poa.factory.causal import CausalLM
     from poa.factory.run import LoRARun
+from poa.factory.workers import one_thread
 
 DEFAULT_METHODS = ("influence", "repsim", "bm25")
 _SNIPPET = 200

@@ -11,8 +11,8 @@ from poa.factory.finetune import finetune
 from poa.factory.recipe import LoRARecipe
 from poa.factory.run import LoRARun
 from poa.factory.tiny import TinyRecipe, tiny_base
+from poa.factory.workers import one_thread
 from poa.records import Corpus, Record
-from poa.serving.threads import one_thread
 from poa.serving.tracing import Tracer
 
 WORDS = [

@@ -14,12 +14,12 @@ import torch
 from poa import methods
 from poa.errors import Corrupt, Mismatch, PoaError
 from poa.factory.run import LoRARun
+from poa.factory.workers import one_thread
 from poa.records import Corpus
 from poa.serving.document import decimal
 from poa.serving.generate import Sampling
 from poa.serving.passages import whole_characters
 from poa.serving.runs import open_run, with_adapter
-from poa.serving.threads import one_thread
 from poa.serving.tracing import Tracer, answered
 
 ANSWER = " of the naïve number 3 is computed from the kernel, as nobody Σ-sum said"
