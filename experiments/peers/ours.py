@@ -38,10 +38,10 @@ def _records(source: Path) -> Corpus:
 
 
 def ekfac(run: LanguageRun, queries: Corpus) -> Callable[[], Any]:
-    """Factors, eigenvalues and scores [query, train], from an empty cache."""
+    """Factors, eigenvalues and `Scores`, from an empty cache."""
 
     def once() -> Any:
         with isolated(run) as view:
-            return method("ekfac", damping=0.1).fit(view).attribute(queries).values
+            return method("ekfac").fit(view).attribute(queries)
 
     return once

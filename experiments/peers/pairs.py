@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import by_bergson
@@ -152,8 +153,8 @@ def over_count(scored: Scored) -> Scored:
     return lambda subject: scored(subject) / len(subject.run.corpus)
 
 
-def kron(strategy: str, empirical: bool) -> Scored:
-    return on(by_kronfluence.pairwise, strategy=strategy, empirical=empirical)
+def kron(strategy: str, empirical: bool, damping: float | None = None) -> Scored:
+    return on(by_kronfluence.pairwise, strategy=strategy, empirical=empirical, damping=damping)
 
 
 PER_TOKEN = "up to a factor: its product is the Fisher of a token, poa's that of a record"
@@ -204,16 +205,15 @@ LAMBDA = 0.05
 GAUSS_NEWTON = "exact_influence"
 
 
-def exact_influence(subject: Subject) -> Matrix:
+def damped(name: str, subject: Subject, **options: Any) -> Matrix:
     """poa's, at the relative damping that comes to a lambda of LAMBDA."""
-    (unit,) = method("exact_influence", solver="explicit", damping=1.0).fit(subject.run).lambdas
-    found = method("exact_influence", solver="explicit", damping=LAMBDA / unit)
-    return found.fit(subject.run).attribute(subject.queries).values
+    (unit,) = method(name, damping=1.0, **options).fit(subject.run).attribute(subject.queries).meta["lambda"]
+    return method(name, damping=LAMBDA / unit, **options).fit(subject.run).attribute(subject.queries).values
 
 
 def _solver_pairs() -> list[Pair]:
     """All records in one batch of the loader: the only way in which dattri's solvers solve what they mean to."""
-    oracle = exact_influence
+    oracle = partial(damped, GAUSS_NEWTON, solver="explicit")
     settings: dict[str, Any] = {"damping": LAMBDA, "curvature": "gauss-newton"}
     return [
         Pair("dattri explicit, one batch", GAUSS_NEWTON, "small digits", on(by_dattri.explicit, **settings), oracle),
@@ -296,8 +296,8 @@ def _curvature_pairs() -> list[Pair]:
             "dattri EK-FAC",
             "ekfac, own labels",
             "digits by loss",
-            on(by_dattri.ekfac, damping=0.05),
-            poa("ekfac", labels="data", damping=0.1),
+            on(by_dattri.ekfac, damping=LAMBDA),
+            partial(damped, "ekfac", labels="data"),
             EKFAC_FAULTS,
         ),
     ]
@@ -310,8 +310,8 @@ def _curvature_pairs() -> list[Pair]:
                         f"kronfluence {shown}, {word}",
                         method_name,
                         name,
-                        kron(strategy, empirical),
-                        poa(method_name, labels=labels, damping=0.1),
+                        kron(strategy, empirical, LAMBDA),
+                        partial(damped, method_name, labels=labels),
                         PER_TOKEN if by_token else "",
                         by_token,
                     )

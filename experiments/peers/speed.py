@@ -58,9 +58,10 @@ def _against(peer: Callable[..., Any], *settings: Any) -> Callable[[int], tuple[
 def _ekfac(examples: int) -> tuple[Any, Any]:
     run = fits.untrained_run(examples)
     queries = token_records(8, fits.VOCABULARY, fits.LONGEST, seed=1)
-    poa, theirs = ours.ekfac(run, queries), fits.kronfluence_ekfac(run, queries)
-    mine, other = poa(), theirs()
-    agreement = mean_spearman(np.asarray(mine, np.float64), np.asarray(other, np.float64))
+    poa = ours.ekfac(run, queries)
+    mine = poa()
+    theirs = fits.kronfluence_ekfac(run, queries, damping=mine.meta["lambda"][0])
+    agreement = mean_spearman(np.asarray(mine.values, np.float64), np.asarray(theirs(), np.float64))
     print(f"EK-FAC: mean per-query rank agreement with kronfluence {agreement:.4f}", file=sys.stderr)
     AGREEMENT["ekfac_rank_agreement"] = agreement
     return poa, theirs

@@ -36,9 +36,9 @@ class Eigenbasis:
         return Eigenbasis(left, right, self.spectrum.to(other))
 
     @property
-    def mean(self) -> float:
-        """Mean eigenvalue over all out x in directions."""
-        return float(self.spectrum.mean())
+    def trace(self) -> float:
+        """Sum of the eigenvalues over all out x in directions."""
+        return float(self.spectrum.sum())
 
     def rotated(self, factors: tuple[Factor, ...]) -> Tensor:
         """[n, out, in] left^T G right of the gradients G whose factors these are, cross terms and all.
@@ -90,19 +90,19 @@ class Eigenbasis:
 
 @dataclass(frozen=True, eq=False)
 class KroneckerInverse:
-    """`scale` (F + lambda)^-1 of a block-diagonal F: per block of a row its eigenbasis and lambda."""
+    """`scale` (F + lam)^-1 of a block-diagonal F: per block of a row its eigenbasis."""
 
     bases: tuple[Eigenbasis, ...]
-    lambdas: tuple[float, ...]
+    lam: float
     scale: float = 1.0
 
     def times(self, rows: Matrix) -> Matrix64:
         """[n, p] the rows multiplied by it; undamped, by the pseudo-inverse. A row depends on that row alone."""
-        parts = zip(self.bases, self.lambdas, self._split(rows), strict=True)
-        return np.concatenate([basis.apply(part, self.scale * basis.inverse(lam)) for basis, lam, part in parts], 1)
+        parts = zip(self.bases, self._split(rows), strict=True)
+        return np.concatenate([basis.apply(part, self.scale * basis.inverse(self.lam)) for basis, part in parts], 1)
 
     def certified(self, rows: Matrix) -> tuple[Matrix, list[float]]:
-        """`times` in the dtype of `rows`, and per block |(F + lambda) x / scale - v| / |v| over all rows v and what x
+        """`times` in the dtype of `rows`, and per block |(F + lam) x / scale - v| / |v| over all rows v and what x
         became of them.
 
         Undamped it is what lies outside the range of the curvature. The two are compared in the eigenbasis, where
@@ -110,9 +110,9 @@ class KroneckerInverse:
         """
         solved: list[Matrix] = []
         residuals: list[float] = []
-        for basis, lam, part in zip(self.bases, self.lambdas, self._split(rows), strict=True):
-            back = (basis.spectrum.numpy() + lam) / self.scale
-            weights = self.scale * basis.inverse(lam)
+        for basis, part in zip(self.bases, self._split(rows), strict=True):
+            back = (basis.spectrum.numpy() + self.lam) / self.scale
+            weights = self.scale * basis.inverse(self.lam)
             found, gap = np.empty(part.shape, rows.dtype), 0.0
             for into, row in zip(found, part, strict=True):
                 wanted = basis.coordinates(row)
@@ -135,7 +135,7 @@ class KroneckerInverse:
             for part in ("left", "right", "spectrum")
         }
         kept = {key: part.numpy() for key, part in parts.items() if part is not None}
-        return kept | {"lambdas": np.asarray(self.lambdas), "scale": np.asarray([self.scale])}
+        return kept | {"lam": np.asarray([self.lam]), "scale": np.asarray([self.scale])}
 
     @staticmethod
     def read(arrays: Mapping[str, npt.NDArray[Any]]) -> KroneckerInverse:
@@ -143,9 +143,9 @@ class KroneckerInverse:
             found = arrays.get(f"{at}.{part}")
             return None if found is None else torch.from_numpy(found)
 
-        lambdas = tuple(float(lam) for lam in arrays["lambdas"])
-        bases = (Eigenbasis(*(side(at, part) for part in ("left", "right", "spectrum"))) for at in range(len(lambdas)))
-        return KroneckerInverse(tuple(bases), lambdas, float(arrays["scale"][0]))
+        count = sum(key.endswith(".spectrum") for key in arrays)
+        bases = (Eigenbasis(*(side(at, part) for part in ("left", "right", "spectrum"))) for at in range(count))
+        return KroneckerInverse(tuple(bases), float(arrays["lam"][0]), float(arrays["scale"][0]))
 
 
 def eigenbasis(sides: Sides) -> Eigenbasis:

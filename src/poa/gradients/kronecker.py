@@ -92,13 +92,14 @@ class Squares:
         return out
 
 
-def inverse(curvature: Curvature, damping: float, scale: float = 1.0) -> KroneckerInverse:
-    """`scale` (F + lambda)^-1 block by block, lambda = `damping` x the block's mean eigenvalue.
+def inverse(curvature: Curvature, damping: float, count: int, scale: float = 1.0) -> KroneckerInverse:
+    """`scale` (F + lambda)^-1 of all blocks, lambda = `damping` x trace F / `count`, the number of training records.
 
-    damping=0 is the pseudo-inverse.
+    One lambda for the whole model, as a prior on its weights has: a lambda relative to each block's own curvature
+    raises blocks that hardly matter to the level of the others. damping=0 is the pseudo-inverse.
     """
-    lambdas = tuple(damping * basis.mean for basis in curvature.values())
-    return KroneckerInverse(tuple(curvature.values()), lambdas, scale)
+    bases = tuple(curvature.values())
+    return KroneckerInverse(bases, damping * sum(basis.trace for basis in bases) / count, scale)
 
 
 def _kept(passes: Passes, kind: str, make: Callable[[], Curvature]) -> Curvature:

@@ -14,11 +14,11 @@ import numpy.typing as npt
 from poa.errors import Mismatch, PoaError, Unsupported
 from poa.gradients.astra import Astra
 from poa.gradients.curvature import gram, mean_eigenvalue, settled
+from poa.gradients.eigenbases import KroneckerInverse
 from poa.gradients.kronecker import kronecker
 from poa.gradients.krylov import CG, BlockCG, Solution
 from poa.gradients.operators import GaussNewton, Operator, Rows
 from poa.gradients.passes import Fisher
-from poa.gradients.preconditioner import Kronecker
 from poa.gradients.solvers import Arnoldi, Explicit, LiSSA, Nystrom
 from poa.gradients.store import Gradients, gradients
 from poa.indexes import Columns, Pretrained, load_columns, save_index
@@ -99,7 +99,8 @@ class SolvedIndex(Pretrained):
     def _solved(self, position: int, operator: Operator, lam: float, rows: Matrix) -> Solution:
         if not self.preconditioned:
             return self.solver.solve(operator, lam, rows)
-        front = Kronecker(kronecker(self.run, (position,), Fisher(draws=self.preconditioned), corrected=True), lam)
+        curvature = kronecker(self.run, (position,), Fisher(draws=self.preconditioned), corrected=True)
+        front = KroneckerInverse(tuple(curvature.values()), lam).times
         made: Any = self.solver
         return made.solve(operator, lam, rows, front)
 

@@ -21,12 +21,12 @@ class EKFAC:
 
     Q: eigenvectors of K-FAC's A x S. Lambda = E[(Q^T g)^2] over per-example gradients g, with labels drawn from the
     model `draws` times (labels="data": the record's own, the empirical Fisher): no diagonal in this basis is nearer to
-    the Fisher. lambda = `damping` x the layer's mean eigenvalue; 0 is the pseudo-inverse. The basis moves when LoRA
-    factors are written down otherwise: only `coordinates="balanced"` is safe from that. lambda and the residual of
-    each layer's solve travel with the scores.
+    the Fisher. lambda = `damping` x trace / N of the whole model's curvature, one for all layers; 0 is the
+    pseudo-inverse. The basis moves when LoRA factors are written down otherwise: only `coordinates="balanced"` is safe
+    from that. lambda and the residual of each layer's solve travel with the scores.
     """
 
-    damping: float = 0.1
+    damping: float = 0.05
     checkpoints: str = "last"
     labels: str = "sampled"
     draws: int = 1
@@ -48,8 +48,9 @@ class EKFAC:
         notes: dict[str, Any] = {"damping": {"rule": "given", "damping": self.damping}, "lambda": []}
 
         def lens(position: int) -> Lens:
-            found = inverse(kronecker(run, (position,), fisher, corrected=True), self.damping, weight)
-            notes["lambda"] += found.lambdas
+            curvature = kronecker(run, (position,), fisher, corrected=True)
+            found = inverse(curvature, self.damping, len(run.corpus), weight)
+            notes["lambda"].append(found.lam)
             return Lens(inverse=found)
 
         return fit_linear(

@@ -20,13 +20,13 @@ class KFAC:
     """score(q, i) = grad m_q^T (A x S + lambda)^-1 (-grad loss_i) / N, layer by layer; see `poa.gradients.covariances`.
 
     A and S are moments over the same tokens, with labels drawn from the model `draws` times (labels="data": the
-    record's own, the empirical Fisher). lambda = `damping` x the layer's mean eigenvalue; 0 is the pseudo-inverse, and
-    then scores do not depend on how LoRA factors are written down (`coordinates="balanced"`: at any damping). Norms
-    and unknown modules have their whole Fisher instead of a product. lambda and the residual of each layer's solve
-    travel with the scores.
+    record's own, the empirical Fisher). lambda = `damping` x trace / N of the whole model's curvature, one for all
+    layers; 0 is the pseudo-inverse, and then scores do not depend on how LoRA factors are written down
+    (`coordinates="balanced"`: at any damping). Norms and unknown modules have their whole Fisher instead of a product.
+    lambda and the residual of each layer's solve travel with the scores.
     """
 
-    damping: float = 0.1
+    damping: float = 0.05
     checkpoints: str = "last"
     labels: str = "sampled"
     draws: int = 1
@@ -49,8 +49,9 @@ class KFAC:
         notes: dict[str, Any] = {"damping": {"rule": "given", "damping": self.damping}, "lambda": []}
 
         def lens(position: int) -> Lens:
-            found = inverse(kronecker(run, (position,), fisher, corrected=False), self.damping, weight)
-            notes["lambda"] += found.lambdas
+            curvature = kronecker(run, (position,), fisher, corrected=False)
+            found = inverse(curvature, self.damping, len(run.corpus), weight)
+            notes["lambda"].append(found.lam)
             return Lens(inverse=found)
 
         return fit_linear(

@@ -14,12 +14,12 @@ from poa.factory.classifier import train_classifier
 from poa.factory.digits import digits
 from poa.gradients import operators
 from poa.gradients.astra import Astra
+from poa.gradients.eigenbases import KroneckerInverse
 from poa.gradients.kronecker import kronecker
 from poa.gradients.krylov import CG, BlockCG
 from poa.gradients.operators import GaussNewton, Rows
 from poa.gradients.passes import Fisher
 from poa.gradients.places import places
-from poa.gradients.preconditioner import Kronecker
 from poa.gradients.solvers import Arnoldi, Explicit, LiSSA, Nystrom
 from poa.gradients.store import gradients
 
@@ -63,7 +63,7 @@ def system(case: str = "digits-mlp", damping: float = 0.1) -> tuple[GaussNewton,
         matrix = operator.dense()
         lam = damping * float(np.trace(matrix)) / len(run.corpus)
         rows = np.array(gradients(run, -1, made.queries, "query").values)[:4]
-        front = Kronecker(kronecker(run, (-1,), Fisher(), corrected=True), lam)
+        front = KroneckerInverse(tuple(kronecker(run, (-1,), Fisher(), corrected=True).values()), lam).times
     return operator, lam, rows, np.linalg.solve(matrix + lam * np.eye(len(matrix)), rows.T).T, front
 
 
@@ -105,7 +105,7 @@ def regression(tmp_path_factory: pytest.TempPathFactory) -> tuple[GaussNewton, f
     matrix = operator.dense()
     lam = 0.05 * float(np.trace(matrix)) / 150
     rows = np.array(gradients(run, -1, corpus[150:], "query").values)
-    front = Kronecker(kronecker(run, (-1,), Fisher(draws=4), corrected=True), lam)
+    front = KroneckerInverse(tuple(kronecker(run, (-1,), Fisher(draws=4), corrected=True).values()), lam).times
     return operator, lam, rows, np.linalg.solve(matrix + lam * np.eye(len(matrix)), rows.T).T, front
 
 

@@ -140,14 +140,18 @@ class Layer:
     inputs: np.ndarray
     signals: np.ndarray
 
-    def scores(self, corrected: bool, damping: float = 0.1, transposed: bool = False, scrambled: bool = False) -> Any:
+    def spectrum(self, corrected: bool, transposed: bool = False) -> Any:
+        """Left and right eigenvectors, and the eigenvalues."""
         a, s = (side.T @ side / len(side) for side in (self.inputs, self.signals))
         (low_a, q_a), (low_s, q_s) = np.linalg.eigh(a), np.linalg.eigh(s)
         left, right = (q_s, q_a.T) if transposed else (q_s.T, q_a)
+        return left, right, ((left @ self.train @ right) ** 2).mean(0) if corrected else np.outer(low_s, low_a)
+
+    def scores(self, corrected: bool, lam: float, transposed: bool = False, scrambled: bool = False) -> Any:
+        left, right, spectrum = self.spectrum(corrected, transposed)
         train, asked = (mangled(side) if scrambled else side for side in (self.train, self.asked))
-        spectrum = ((left @ self.train @ right) ** 2).mean(0) if corrected else np.outer(low_s, low_a)
         turned = [left @ side @ right for side in (asked, train)]
-        return np.einsum("qij,ij,nij->qn", turned[0], 1 / (spectrum + damping * spectrum.mean()), turned[1]) / COUNT
+        return np.einsum("qij,ij,nij->qn", turned[0], 1 / (spectrum + lam), turned[1]) / COUNT
 
 
 def mangled(gradients: np.ndarray) -> np.ndarray:
@@ -186,9 +190,10 @@ def test_rows_with_a_bias_are_in_order_and_eigenvectors_the_right_way_round(
 ) -> None:
     found = method(name, labels="data", damping=0.1).fit(view).attribute(corpus[COUNT:]).values
     written = layers(view, corpus[COUNT:])
-    close(found, sum(layer.scores(corrected) for layer in written))
+    lam = 0.1 * sum(layer.spectrum(corrected)[-1].sum() for layer in written) / COUNT
+    close(found, sum(layer.scores(corrected, lam) for layer in written))
     for fault in ({"transposed": True}, {"scrambled": True}):
-        wrong = sum(layer.scores(corrected, **fault) for layer in written)
+        wrong = sum(layer.scores(corrected, lam, **fault) for layer in written)
         assert np.linalg.norm(wrong - found) > 0.01 * np.linalg.norm(found)
 
 
