@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
+import importlib
 import json
 import re
 from pathlib import Path
@@ -62,14 +62,21 @@ RESULT: dict[str, Any] = {
 }
 
 
+def imported(name: str) -> ModuleType:
+    """A module of experiments/, as `python experiments/collect.py` finds it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "experiments")
+        return importlib.import_module(name)
+
+
 @pytest.fixture(scope="module")
 def collect() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("poa_collect", ROOT / "experiments/collect.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return imported("collect")
+
+
+as_text, of_runs, of_fidelity, committed = (
+    imported(f"collected.{name}") for name in ("text", "runs", "fidelity", "results")
+)
 
 
 @pytest.fixture
@@ -84,17 +91,17 @@ def checkout(tmp_path: Path) -> Path:
 
 def test_the_readme_and_the_tables_say_what_the_committed_results_say(collect: ModuleType) -> None:
     paths = (ROOT / "experiments/results").glob("*.json")
-    results = {path.stem: collect.load(path) for path in paths if collect.kind(path) == "run"}
+    results = {path.stem: committed.load(path) for path in paths if committed.kind(path) == "run"}
     readme = (ROOT / "README.md").read_text()
-    figures = collect.fidelity_figures(ROOT / "experiments/results")
-    assert collect.between_markers(readme, collect.readme_block(results.get("quickstart"), figures)) == readme
+    figures = committed.fidelity_figures(ROOT / "experiments/results")
+    assert as_text.between_markers(readme, collect.readme_block(results.get("quickstart"), figures)) == readme
     for result in results.values():
-        for name, text in collect.tables(result).items():
+        for name, text in of_runs.tables(result).items():
             assert (ROOT / "paper/tables" / name).read_text() == text, f"{name}: run experiments/collect.py"
 
 
 def test_methods_stand_best_first_with_time_as_a_fraction_of_retraining(collect: ModuleType) -> None:
-    assert collect.method_rows(RESULT) == [
+    assert of_runs.method_rows(RESULT) == [
         ["method", "rank correlation", "95 % interval", "time / retraining"],
         ["influence", "0.75", "0.50 to 0.88", "0.080"],
         ["bm25", "0.25", "0.00 to 0.50", "< 0.001"],
@@ -104,15 +111,15 @@ def test_methods_stand_best_first_with_time_as_a_fraction_of_retraining(collect:
 
 def test_times_of_a_cached_truth_are_no_measure(collect: ModuleType) -> None:
     cached = RESULT | {"seconds": {"tune": 0.4, "truth": 0.3}}
-    assert collect.method_rows(cached)[:2] == [
+    assert of_runs.method_rows(cached)[:2] == [
         ["method", "rank correlation", "95 % interval", "seconds"],
         ["influence", "0.75", "0.50 to 0.88", "8.00"],
     ]
-    assert collect.truth_seconds(RESULT | {"seconds": {"tune": 1.0}}) is None
+    assert of_runs.truth_seconds(RESULT | {"seconds": {"tune": 1.0}}) is None
 
 
 def test_fees_and_attacks_are_percentages_per_rule(collect: ModuleType) -> None:
-    assert collect.payout_rows(RESULT) == [
+    assert of_runs.payout_rows(RESULT) == [
         ["share of the fees", "net-epoch", "openledger-printed (comparison)"],
         ["contributors, by score", "5.0 %", "80.0 %"],
         ["contributors paid", "2", "3"],
@@ -121,7 +128,7 @@ def test_fees_and_attacks_are_percentages_per_rule(collect: ModuleType) -> None:
         ["unattributed", "1.9 %", "0.0 %"],
         ["model", "20.0 %", "20.0 %"],
     ]
-    assert collect.attack_rows(RESULT)[1:] == [
+    assert of_runs.attack_rows(RESULT)[1:] == [
         ["copier", "", "", "25.0 %", "50.0 %"],
         ["noise farm", "12.5 %", "0.0 %", "25.0 %", "75.0 %"],
     ]
@@ -133,16 +140,16 @@ def test_a_ledger_that_does_not_verify_is_not_hidden(collect: ModuleType) -> Non
 
 
 def test_a_run_without_money_gives_the_tables_that_it_can(collect: ModuleType) -> None:
-    bare = {key: RESULT[key] for key in collect.NEEDED}
-    assert sorted(collect.tables(bare)) == ["quickstart-facts.tex", "quickstart-methods.tex"]
+    bare = {key: RESULT[key] for key in committed.NEEDED}
+    assert sorted(of_runs.tables(bare)) == ["quickstart-facts.tex", "quickstart-methods.tex"]
     assert "fees" not in collect.readme_block(bare)
 
 
 def test_latex_is_escaped(collect: ModuleType) -> None:
-    text = collect.latex([["a_b", "50 %"], ["x & y", "< 0.001"]])
+    text = as_text.latex([["a_b", "50 %"], ["x & y", "< 0.001"]])
     assert r"a\_b & 50 \%" in text
     assert r"x \& y & $<$ 0.001" in text
-    facts = collect.latex_facts(RESULT)
+    facts = of_runs.latex_facts(RESULT)
     assert r"\texttt{poa run experiment=quickstart}" in facts
     assert "`" not in facts
 
@@ -162,9 +169,9 @@ def test_collecting_twice_gives_the_same_bytes(collect: ModuleType, checkout: Pa
 
 
 def test_markers_must_be_there_once(collect: ModuleType) -> None:
-    for text in ("none", f"{collect.END}{collect.BEGIN}", f"{collect.BEGIN}{collect.BEGIN}{collect.END}"):
+    for text in ("none", f"{as_text.END}{as_text.BEGIN}", f"{as_text.BEGIN}{as_text.BEGIN}{as_text.END}"):
         with pytest.raises(PoaError, match="README needs one"):
-            collect.between_markers(text, "block")
+            as_text.between_markers(text, "block")
 
 
 def test_results_of_another_kind_are_not_taken_for_runs(collect: ModuleType, checkout: Path) -> None:
@@ -180,7 +187,7 @@ def test_an_incomplete_result_is_refused_by_name(collect: ModuleType, tmp_path: 
     path = tmp_path / "x.json"
     path.write_text(json.dumps({name: value for name, value in RESULT.items() if name != key}))
     with pytest.raises(PoaError, match=rf"x\.json has no '{key}'"):
-        collect.load(path)
+        committed.load(path)
 
 
 def finished(folder: Path, changes: dict[str, Any] | None = None) -> Path:
@@ -200,30 +207,30 @@ def finished(folder: Path, changes: dict[str, Any] | None = None) -> Path:
 
 
 def test_a_recorded_run_names_its_command_and_versions(collect: ModuleType, tmp_path: Path) -> None:
-    path = collect.record(finished(tmp_path / "run"), None, None, tmp_path / "results")
-    found = collect.load(path)
+    path = committed.record(finished(tmp_path / "run"), None, None, tmp_path / "results")
+    found = committed.load(path)
     assert path.name == "quickstart.json"
     assert found["command"] == "poa run experiment=quickstart"
     assert {"python", "torch", "cores"} <= set(found["environment"])
     assert found["methods"] == RESULT["methods"]
-    assert re.search(r"torch \d+\.\d+", collect.provenance(found))
+    assert re.search(r"torch \d+\.\d+", of_runs.provenance(found))
 
 
 def test_a_run_with_overrides_needs_its_command(collect: ModuleType, tmp_path: Path) -> None:
     run = finished(tmp_path / "run", {"seed": 7})
     with pytest.raises(PoaError, match=r"differs from experiment=quickstart in seed"):
-        collect.record(run, None, None, tmp_path / "results")
-    path = collect.record(run, "other", "poa run experiment=quickstart seed=7", tmp_path / "results")
-    assert collect.load(path)["command"].endswith("seed=7")
+        committed.record(run, None, None, tmp_path / "results")
+    path = committed.record(run, "other", "poa run experiment=quickstart seed=7", tmp_path / "results")
+    assert committed.load(path)["command"].endswith("seed=7")
 
 
 def test_what_is_no_run_or_names_this_machine_is_refused(collect: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(PoaError, match=r"no summary\.json"):
-        collect.record(tmp_path, None, None, tmp_path / "results")
+        committed.record(tmp_path, None, None, tmp_path / "results")
     run = finished(tmp_path / "run")
     (run / "summary.json").write_text(json.dumps({"where": str(tmp_path / "run")}))
     with pytest.raises(PoaError, match="names a folder of this machine"):
-        collect.record(run, None, None, tmp_path / "results")
+        committed.record(run, None, None, tmp_path / "results")
     assert not (tmp_path / "results").exists()
 
 
@@ -270,8 +277,8 @@ def fidelity_result() -> dict[str, Any]:
 def test_a_fidelity_result_becomes_tables(collect: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "experiments/results").mkdir(parents=True)
     (tmp_path / "docs").mkdir()
-    (tmp_path / "README.md").write_text(f"{collect.BEGIN}\n{collect.END}\n")
-    (tmp_path / "docs/fidelity.md").write_text(f"before\n{collect.BEGIN}\n{collect.END}\nafter\n")
+    (tmp_path / "README.md").write_text(f"{as_text.BEGIN}\n{as_text.END}\n")
+    (tmp_path / "docs/fidelity.md").write_text(f"before\n{as_text.BEGIN}\n{as_text.END}\nafter\n")
     (tmp_path / "experiments/results/fidelity.json").write_text(json.dumps(fidelity_result()))
     changed = {path.relative_to(tmp_path).as_posix() for path in collect.collect(tmp_path, figures=False)}
     assert {"docs/fidelity.md", "paper/tables/fidelity-digits_mlp.tex"} <= changed
@@ -292,19 +299,19 @@ def test_a_fidelity_result_becomes_tables(collect: ModuleType, tmp_path: Path) -
 
 def test_the_readme_repeats_figures_in_words(collect: ModuleType) -> None:
     figures = {"magic_mlp_5": {"value": 0.5, "low": 0.25, "high": 0.75, "method": "magic"}, "auto_cells": {"value": 1}}
-    assert collect.fidelity_figures(ROOT / "tests") == {}
-    head, row = collect.figure_rows(figures)
+    assert committed.fidelity_figures(ROOT / "tests") == {}
+    head, row = of_fidelity.figure_rows(figures)
     assert row == ["MAGIC, digits network, removal of 5 %: LDS", "0.500", "0.250 to 0.750", "magic"]
     block = collect.readme_block(RESULT, figures)
     assert block.startswith(collect.readme_block(RESULT))
-    assert collect.markdown([head, row]) in block
+    assert as_text.markdown([head, row]) in block
 
 
 def test_damping_cells_are_a_proportion_with_its_interval(collect: ModuleType, tmp_path: Path) -> None:
-    assert collect.auto_cells(tmp_path) == {}
+    assert committed.auto_cells(tmp_path) == {}
     told = {"kind": "damping", "cells": [{}] * 24, "figures": {"auto_damping_cells": 0.75}}
     (tmp_path / "damping.json").write_text(json.dumps(told))
-    found = collect.auto_cells(tmp_path)["auto_cells"]
+    found = committed.auto_cells(tmp_path)["auto_cells"]
     assert (found["value"], found["cells"]) == (0.75, 24)
     # Wilson's interval for 18 of 24, from tables
     assert (found["low"], found["high"]) == pytest.approx((0.551, 0.880), abs=1e-3)
