@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from poa.errors import PoaError
+from poa.errors import PoaError, Unsupported
 from poa.factory.forward import arguments
 from poa.gradients.fused import body_and_head, fused_log_probabilities
 from poa.gradients.tracking import trainable
@@ -101,7 +101,7 @@ class CausalLM:
 
     def token_log_probabilities(self, model: Callable[..., Any], batch: Batch) -> Tensor:
         """[B, T-1] log-probability of each supervised token (nats), 0 elsewhere; column t predicts token t+1."""
-        logits: Tensor = model(**_inputs(model, batch)).logits
+        logits = _logits(model, batch)
         # Labels move, not logits, and logits become rows of a matrix: slicing copies them, and cross_entropy over the
         # middle axis of three is four times slower on a CPU.
         targets = F.pad(batch["labels"][:, 1:], (0, 1), value=IGNORE)
@@ -129,7 +129,7 @@ class CausalLM:
 
     def predictions(self, model: Callable[..., Any], batch: Batch) -> Predictions:
         """One row per supervised token: the logits at the token before it."""
-        logits: Tensor = model(**_inputs(model, batch)).logits
+        logits = _logits(model, batch)
         targets = F.pad(batch["labels"][:, 1:], (0, 1), value=IGNORE)
         owners, places = torch.nonzero(targets != IGNORE, as_tuple=True)
         return Predictions(logits[owners, places], targets[owners, places], owners)
@@ -148,6 +148,18 @@ class CausalLM:
     def tracked(self, model: nn.Module) -> dict[str, nn.Module]:
         """All that was trained: LoRA factors, or every layer with its embeddings and norms after a full fine-tune."""
         return trainable(model)
+
+
+def _logits(model: Callable[..., Any], batch: Batch) -> Tensor:
+    """[b, L, vocabulary]; raises `Unsupported` for a model that answers at positions which its input does not have."""
+    logits: Tensor = model(**_inputs(model, batch)).logits
+    given, found = batch["input_ids"].shape[1], logits.shape[1]
+    if given != found:
+        raise Unsupported(
+            f"the model answers at {found} positions where {given} tokens were given: prompt tuning and other methods "
+            "that put tokens of their own in front are not supported"
+        )
+    return logits
 
 
 def _inputs(model: Callable[..., Any], batch: Batch) -> dict[str, Tensor]:
