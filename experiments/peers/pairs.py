@@ -17,6 +17,7 @@ from oracle import Oracle
 from subjects import Matrix, Subject, rates
 
 from poa.errors import PoaError
+from poa.factory.causal import IGNORE
 from poa.gradients.curvature import damped_fisher_map
 from poa.gradients.projection import TwoSided
 from poa.gradients.store import gradients
@@ -153,8 +154,23 @@ def over_count(scored: Scored) -> Scored:
     return lambda subject: scored(subject) / len(subject.run.corpus)
 
 
-def kron(strategy: str, empirical: bool, damping: float | None = None) -> Scored:
-    return on(by_kronfluence.pairwise, strategy=strategy, empirical=empirical, damping=damping)
+def kron(strategy: str, empirical: bool, damping: float | None = None, by_token: bool = False) -> Scored:
+    """damping: absolute, in the units of poa's curvature; by_token: theirs is smaller by the tokens of a record."""
+
+    def scored(subject: Subject) -> Matrix:
+        unit = tokens_per_record(subject) if by_token else 1.0
+        lam = None if damping is None else damping / unit
+        return by_kronfluence.pairwise(
+            subject.run, subject.queries, strategy=strategy, empirical=empirical, damping=lam
+        )
+
+    return scored
+
+
+def tokens_per_record(subject: Subject) -> float:
+    """Supervised tokens, mean over the records trained on."""
+    labels = subject.run.task.batch(list(subject.run.corpus), whole=False)["labels"]
+    return float((labels[:, 1:] != IGNORE).sum()) / len(labels)
 
 
 PER_TOKEN = "up to a factor: its product is the Fisher of a token, poa's that of a record"
@@ -310,7 +326,7 @@ def _curvature_pairs() -> list[Pair]:
                         f"kronfluence {shown}, {word}",
                         method_name,
                         name,
-                        kron(strategy, empirical, LAMBDA),
+                        kron(strategy, empirical, LAMBDA, by_token),
                         partial(damped, method_name, labels=labels),
                         PER_TOKEN if by_token else "",
                         by_token,
