@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Mapping, Sequence
 from math import sqrt
 from pathlib import Path
@@ -65,9 +66,16 @@ def record_fidelity(folders: Sequence[Path], commands: Sequence[str], results: P
 
     target = results / "fidelity.json"
     told = result(folders, "; ".join(commands), environment())
+    told |= {"commit": commit(results)}
     told["figures"] |= auto_cells(results)
     write_atomic(target, (json.dumps(told, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
     return target
+
+
+def commit(folder: Path) -> str | None:
+    """Of the repository around `folder`, None where there is none."""
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None
 
 
 def fidelity_figures(results: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 
 from poa.errors import PoaError
 from poa.evaluation.bootstrap import Interval, paired_spearman, two_way_spearman
@@ -33,6 +34,8 @@ SINGLE = (
     *("brittleness", "tail_patch", "mislabel_auc", "recall_at_1", "recall_at_5", "mrr", "told_over_denied"),
     "placebo_over_real",
 )
+# What of a task's configuration changes neither runs nor truth: what else is measured of each method.
+BESIDE = ("ensemble", "brittle", "mislabels")
 Array = npt.NDArray[np.floating[Any]]
 
 
@@ -60,7 +63,10 @@ def _summaries(folders: Iterable[Path], kind: str, keys: tuple[str, ...]) -> lis
     """Sorted by `keys`; of a repeated one the newest."""
     found: dict[tuple[Any, ...], Job] = {}
     for path in sorted((p for f in folders for p in f.rglob("summary.json")), key=lambda p: p.stat().st_mtime):
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            summary = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise PoaError(f"{path} is not readable: {error}") from error
         if summary.get("kind") == kind:
             found[tuple(summary[key] for key in keys)] = Job(path.parent, summary)
     return [found[key] for key in sorted(found)]
@@ -79,11 +85,31 @@ def result(folders: Iterable[Path], command: str, environment: Mapping[str, Any]
     return told | {"tasks": tasks, "figures": figures(tasks)}
 
 
+def _recipe(every: Sequence[Job]) -> dict[str, Any]:
+    """The task's configuration without `BESIDE`; raises `PoaError` where jobs of one task differ in it."""
+    found: dict[str, Path] = {}
+    for job in every:
+        config = yaml.safe_load((job.folder / "config.yaml").read_text(encoding="utf-8"))["task"]
+        kept = {key: value for key, value in config.items() if key not in BESIDE}
+        found.setdefault(json.dumps(kept, sort_keys=True), job.folder)
+    first, *others = found
+    if others:
+        told, other = json.loads(first), json.loads(others[0])
+        wrong = sorted(key for key in told | other if told.get(key) != other.get(key))
+        raise PoaError(
+            f"jobs of {every[0].summary['task']} in {found[first].name} and {found[others[0]].name} differ in "
+            f"{', '.join(wrong)}: they are not of one task"
+        )
+    recipe: dict[str, Any] = json.loads(first)
+    return recipe
+
+
 def _names(every: Sequence[Job], key: str) -> list[str]:
     return sorted({str(job.summary[key]) for job in every})
 
 
 def _task(every: Sequence[Job], peers: Sequence[Job]) -> dict[str, Any]:
+    recipe = _recipe(every)
     done = [job for job in every if "refused" not in job.summary]
     if not done:
         raise PoaError(f"no method applies to the task {every[0].summary['task']}")
@@ -101,6 +127,7 @@ def _task(every: Sequence[Job], peers: Sequence[Job]) -> dict[str, Any]:
     }
     refused = {str(job.summary["label"]): job.summary["refused"] for job in every if "refused" in job.summary}
     return {
+        "config": recipe,
         "seeds": seeds,
         "records": len(_must(done[0], SCORES).train_ids),
         "queries": len(truth.left_out.query_ids),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for name in ("graddot", "random", "bm25"):
                 folder = out / f"{name}-{seed}"
                 folder.mkdir()
-                run_fidelity(config(name, seed), folder)
+                made = config(name, seed)
+                run_fidelity(made, folder)
+                (folder / "config.yaml").write_text(json.dumps(made))  # as `poa run` writes it
     return out
 
 
@@ -148,6 +151,19 @@ def test_a_result_joins_the_seeds(finished: Path, tmp_path: Path) -> None:
         require_card("kfac", method("kfac"), tmp_path)
     with pytest.raises(PoaError, match=r"measured are GradDot"):
         require_card("graddot", method("graddot", coordinates="balanced"), tmp_path)
+
+
+def test_jobs_of_other_recipes_are_not_joined(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "jobs")
+    other = tmp_path / "jobs/graddot-1/config.yaml"
+    told = json.loads(other.read_text())
+    told["task"]["ensemble"] = 7  # what else is measured may differ
+    other.write_text(json.dumps(told))
+    assert result([tmp_path / "jobs"], "poa run", {})["tasks"]["digits_mlp"]["config"].keys() >= {"name"}
+    told["task"]["steps"] = 1
+    other.write_text(json.dumps(told))
+    with pytest.raises(PoaError, match="differ in steps: they are not of one task"):
+        result([tmp_path / "jobs"], "poa run", {})
 
 
 def test_a_card_that_is_older_than_an_option_means_its_default() -> None:
