@@ -74,6 +74,8 @@ class Scores:
 
     def top(self, k: int = 10, *, opponents: bool = False) -> list[list[Hit]]:
         """Per query the k highest (proponents) or lowest (opponents) scores; ties by position, so it is unique."""
+        if k < 0:
+            raise PoaError(f"k is {k}, must be 0 or more")
         order = np.argsort(self.values if opponents else -self.values, axis=1, kind="stable")[:, :k]
         return [
             [Hit(self.train_ids[j], float(row[j])) for j in picks]

@@ -48,6 +48,11 @@ def test_top_equals_sorting_by_score_then_position(values: np.ndarray, k: int, o
         assert [(hit.train_id, hit.score) for hit in hits] == [(f"t{j}", row[j]) for j in order]
 
 
+def test_a_negative_number_of_hits_is_refused() -> None:
+    with pytest.raises(PoaError, match="k is -1"):
+        make(np.zeros((1, 3))).top(-1)
+
+
 @settings(derandomize=True, deadline=None)
 @given(MATRICES, st.data())
 def test_sums_are_signed_and_conserved(values: np.ndarray, data: st.DataObject) -> None:

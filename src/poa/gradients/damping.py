@@ -33,9 +33,13 @@ LEAST, MOST, HALVINGS = 1e-6, 1e6, 60
 def check(name: str, damping: float | None, *, zero: bool = False) -> None:
     """Raise `PoaError` naming the option of method `name` unless damping is None or a finite number above 0.
 
-    zero: whether 0 has a meaning of its own, such as the pseudo-inverse.
+    zero: whether 0 has a meaning of its own, the pseudo-inverse; such methods have a number as their default, not None.
     """
-    if damping is None or (0 < damping < float("inf")) or (zero and damping == 0):
+    given: object = damping
+    if given is None and not zero:
+        return
+    number = isinstance(given, int | float) and not isinstance(given, bool)
+    if number and (0 < given < float("inf") or (zero and given == 0)):
         return
     raise PoaError(
         f"{name}.damping is {damping}, must be {'0 or more' if zero else 'above 0'} and finite: undamped, directions "

@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from poa.errors import Unsupported
+from poa.errors import PoaError, Unsupported
 
 if TYPE_CHECKING:
     from poa.gradients.operators import Operator
 
 Matrix = npt.NDArray[np.floating[Any]]
 Matrix64 = npt.NDArray[np.float64]
+
+
+def check_tolerance(name: str, tolerance: float) -> None:
+    """Raise `PoaError` naming the option of method `name` unless it is a relative residual between 0 and 1."""
+    if not 0 < tolerance < 1:
+        raise PoaError(f"{name}.tolerance is {tolerance}, must be above 0 and below 1: the residual to stop at")
 
 
 @dataclass(frozen=True, eq=False)

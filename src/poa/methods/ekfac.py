@@ -26,6 +26,7 @@ class EKFAC:
     from that. lambda and the residual of each layer's solve travel with the scores.
     """
 
+    # Among .005 to .5 on draws 0 to 2 of experiments/damping.py and seed 0 of digits_mlp; LoRA's seed 3 was seen, too.
     damping: float = 0.05
     checkpoints: str = "last"
     labels: str = "sampled"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from poa.gradients.damping import check
-from poa.gradients.krylov import CG
+from poa.gradients.krylov import CG, check_tolerance
 from poa.gradients.linear import positions_of
 from poa.gradients.solved import SolvedIndex, fit_solved
 
@@ -40,6 +40,7 @@ class EKFACCG:
 
     def __post_init__(self) -> None:
         check("ekfac_cg", self.damping)
+        check_tolerance("ekfac_cg", self.tolerance)
 
     def fit(self, run: TrainingRun) -> SolvedIndex:
         solver = CG(self.tolerance, self.iterations)

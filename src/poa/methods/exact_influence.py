@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from poa.errors import PoaError
 from poa.gradients.damping import check
+from poa.gradients.krylov import check_tolerance
 from poa.gradients.linear import positions_of
 from poa.gradients.solved import SOLVERS, SolvedIndex, fit_solved, operator_of
 
@@ -49,6 +50,7 @@ class ExactInfluence:
 
     def __post_init__(self) -> None:
         check("exact_influence", self.damping)
+        check_tolerance("exact_influence", self.tolerance)
         if self.solver not in KNOWN:
             raise PoaError(f"exact_influence.solver is {self.solver!r}, must be one of {', '.join(KNOWN)}")
 

@@ -166,3 +166,28 @@ def test_dampings_that_mean_nothing_are_refused_by_name(name: str, given: float)
         return
     with pytest.raises(PoaError, match=rf"{name}\.damping is"):
         methods.method(name, damping=given)
+
+
+@pytest.mark.parametrize("name", ["kfac", "influence"])
+def test_a_damping_that_is_no_number_is_refused_by_name(name: str) -> None:
+    from poa import methods
+
+    with pytest.raises(PoaError, match=rf"{name}\.damping is 0\.1"):
+        methods.method(name, damping="0.1")
+
+
+@pytest.mark.parametrize("given", [0.0, -1.0, 1.0, float("nan")])
+@pytest.mark.parametrize("name", ["exact_influence", "ekfac_cg"])
+def test_tolerances_that_mean_nothing_are_refused_by_name(name: str, given: float) -> None:
+    from poa import methods
+
+    with pytest.raises(PoaError, match=rf"{name}\.tolerance is"):
+        methods.method(name, tolerance=given)
+
+
+@pytest.mark.parametrize("name", ["kfac", "ekfac"])
+def test_kronecker_damping_has_no_rule_of_its_own(name: str) -> None:
+    from poa import methods
+
+    with pytest.raises(PoaError, match=rf"{name}\.damping is None"):
+        methods.method(name, damping=None)
