@@ -35,11 +35,10 @@ def check(name: str, damping: float | None, *, zero: bool = False) -> None:
 
     zero: whether 0 has a meaning of its own, the pseudo-inverse; such methods have a number as their default, not None.
     """
-    given: object = damping
+    given: object = damping  # options come from files and command lines as well
     if given is None and not zero:
         return
-    number = isinstance(given, int | float) and not isinstance(given, bool)
-    if number and (0 < given < float("inf") or (zero and given == 0)):
+    if isinstance(given, int | float) and (0 < given < float("inf") or (zero and given == 0)):
         return
     raise PoaError(
         f"{name}.damping is {damping}, must be {'0 or more' if zero else 'above 0'} and finite: undamped, directions "
