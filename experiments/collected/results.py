@@ -73,7 +73,7 @@ def record_fidelity(folders: Sequence[Path], commands: Sequence[str], results: P
 
 
 def commit(folder: Path) -> str | None:
-    """Of the repository around `folder`, None where there is none."""
+    """At which the jobs were joined: of the repository around `folder`, None where there is none."""
     found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=False)
     return found.stdout.strip() or None
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from poa.digests import plain_digest
 from poa.errors import PoaError
+from poa.factory.workers import one_thread
 from poa.records import Corpus, Record, check, content_digest
 from poa.scores import Scores
 from poa.serving.document import (
@@ -38,7 +39,6 @@ from poa.serving.runs import Elsewhere
 if TYPE_CHECKING:
     from poa.factory.causal import CausalLM
     from poa.factory.run import LoRARun
-from poa.factory.workers import one_thread
 
 DEFAULT_METHODS = ("influence", "repsim", "bm25")
 _SNIPPET = 200
