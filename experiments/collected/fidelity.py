@@ -21,6 +21,7 @@ FIGURES = {
     "contributor_spearman_lora": "contributors in order of their exact Shapley values, LoRA on text: rank correlation",
     "payout_tv_lora": "part of a pool that goes to others than by Shapley values, LoRA on text",
     "payout_tv_digits": "the same, digits",
+    "ahead_of_peers_mlp_as_shipped": "LDS ahead of the same method elsewhere, both as shipped, least of all, digits",
     "ahead_of_peers_mlp": "LDS ahead of the same method elsewhere at its best setting, least of all peers, digits",
 }
 

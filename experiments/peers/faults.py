@@ -21,7 +21,6 @@ from typing import Any
 import quiet  # noqa: F401
 
 # isort: split
-import by_captum
 import by_dattri
 import by_trak
 import numpy as np
@@ -29,7 +28,6 @@ import torch
 from environment import versions
 from oracle import Oracle
 from page import keep
-from pairs import last_layer_weights
 from subjects import Matrix, Subject, Tables, dense_subject, digits_subject
 from variants import loss_measured, unbiased
 
@@ -202,25 +200,6 @@ def logra_leaves_files() -> tuple[bool, dict[str, Any]]:
     return bool(left), {"left in the working directory": left, "a second run with more records there": happened}
 
 
-def fast_without_bias() -> tuple[bool, dict[str, Any]]:
-    subject = small()
-    found = by_captum.tracin(subject.run, subject.queries, fast=True)
-    run = subject.run
-    from subjects import rates
-
-    from poa.gradients.store import gradients
-
-    total: Any = 0.0
-    for position, rate in enumerate(rates(run)):
-        asked, train = gradients(run, position, subject.queries, "query"), gradients(run, position, run.corpus, "train")
-        total = total + rate * asked.block(asked.blocks[-1]) @ train.block(train.blocks[-1]).T
-    figures = {
-        "to the product over the last layer": gap(found, total),
-        "to that over its weight alone": gap(found, last_layer_weights(subject)),
-    }
-    return figures["to the product over the last layer"] > 1e-3, figures
-
-
 def narrow_projector() -> tuple[bool, dict[str, Any]]:
     subject = small()
     said: dict[str, Any] = {}
@@ -244,7 +223,6 @@ FAULTS = (
     Fault("dattri", "EK-FAC scrambles rows where a layer has a bias", ekfac_rows),
     Fault("dattri", "EK-FAC fails on sequences", ekfac_sequences),
     Fault("dattri", "LoGra writes to the working directory and reads what another run left there", logra_leaves_files),
-    Fault("captum", "TracInCPFast leaves the last layer's bias out", fast_without_bias),
     Fault("traker", "BasicProjector of at most 100 columns fails after finalize_features", narrow_projector),
 )
 

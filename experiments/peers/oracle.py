@@ -92,22 +92,6 @@ class Oracle:
         solved = np.linalg.solve(curvature + damping * np.eye(len(curvature)), self.asked.T)
         return (self.train @ solved).T / len(self.train)
 
-    def trak(self, damping: float) -> Matrix:
-        """[query, train] phi_q^T (Phi^T Phi + damping I)^-1 phi_i (1 - p_i), phi = grad log-odds / sqrt(p)."""
-        x, y = self.data("train")
-        margins = [
-            torch.autograd.grad(
-                self.tables.measurements(self.model, (x[i : i + 1], y[i : i + 1])).sum(), list(self.model.parameters())
-            )
-            for i in range(len(x))
-        ]
-        phi = torch.stack([torch.cat([part.flatten() for part in row]) for row in margins]).numpy()
-        scale = np.sqrt(phi.shape[1])
-        phi, asked = phi / scale, self.asked / scale
-        kernel = phi @ phi.T + damping * np.eye(len(phi))
-        wrong = 1 - torch.softmax(self.model(x).detach(), 1).gather(1, y.unsqueeze(1)).squeeze(1).numpy()
-        return asked @ phi.T @ np.linalg.inv(kernel) * wrong
-
     def layers(self, rows: Matrix) -> list[Matrix]:
         """[n, out, in (+ 1)] per linear layer, a bias as the last column."""
         out: list[Matrix] = []

@@ -14,7 +14,7 @@ import by_kronfluence
 import by_trak
 import numpy as np
 from oracle import Oracle
-from subjects import Matrix, Subject, rates
+from subjects import Matrix, Subject
 
 from poa.errors import PoaError
 from poa.factory.causal import IGNORE
@@ -63,18 +63,6 @@ def poa(name: str, **settings: Any) -> Scored:
 
 def on(peer: Callable[..., Any], **settings: Any) -> Scored:
     return lambda subject: peer(subject.run, subject.queries, **settings)
-
-
-def last_layer_weights(subject: Subject) -> Matrix:
-    """TracInCP over the weight, not the bias, of the last layer."""
-    total: Any = 0.0
-    for position, rate in enumerate(rates(subject.run)):
-        asked = gradients(subject.run, position, subject.queries, "query")
-        train = gradients(subject.run, position, subject.run.corpus, "train")
-        block = train.blocks[-1]
-        left, right = (side.block(block).reshape(-1, *block.shape)[:, :, :-1] for side in (asked, train))
-        total = total + rate * np.einsum("qij,nij->qn", left, right)
-    return total
 
 
 @dataclass(frozen=True)
@@ -132,6 +120,22 @@ def datainf_theirs(subject: Subject) -> Matrix:
     )
 
 
+def trak_ours(damping: float) -> Scored:
+    """poa's TRAK, unprojected (its features are kept where there are no fewer of them than asked for).
+
+    damping: theirs, added to the Gram matrix of gradients divided by sqrt(number of parameters).
+    """
+
+    def scored(subject: Subject) -> Matrix:
+        last = len(subject.run.checkpoints) - 1
+        rows = np.asarray(gradients(subject.run, last, subject.run.corpus, "train-margin").values, np.float64)
+        count, width = rows.shape
+        relative = damping * width * count / float((rows**2).sum())
+        return poa("trak", projection=width, damping=relative, checkpoints="last")(subject)
+
+    return scored
+
+
 def diagonal_ours(subject: Subject) -> Matrix:
     """Influence with the diagonal of each layer's empirical Fisher, damped by a tenth of its mean."""
     run = subject.run
@@ -187,13 +191,7 @@ def _gradient_pairs() -> list[Pair]:
     exact = [
         Pair("captum TracInCP", "tracin", "digits", on(by_captum.tracin), poa("tracin")),
         Pair(last, "captum", "digits", on(by_captum.tracin, last=True), poa("captum")),
-        Pair(
-            "captum TracInCPFast",
-            "TracIn of the last layer's weight",
-            "digits",
-            on(by_captum.tracin, fast=True),
-            last_layer_weights,
-        ),
+        Pair("captum TracInCPFast", "tracin_last", "digits", on(by_captum.tracin, fast=True), poa("tracin_last")),
         Pair(identity.format("TracIn"), "tracin", "digits", on(by_dattri.tracin), poa("tracin")),
         Pair(
             "dattri TracIn, as shipped",
@@ -273,19 +271,19 @@ def _solver_pairs() -> list[Pair]:
         ),
         Pair(
             "traker TRAK, unprojected, damped",
-            "TRAK, written out",
+            "trak",
             "small digits",
             on(by_trak.scores, damping=0.01),
-            written_out(lambda found: found.trak(0.01)),
+            trak_ours(0.01),
             "its scores are defined up to a factor",
             True,
         ),
         Pair(
             "dattri TRAK, unprojected, damped",
-            "TRAK, written out",
+            "trak",
             "small digits",
             on(by_dattri.trak, damping=0.01),
-            written_out(lambda found: found.trak(0.01)),
+            trak_ours(0.01),
         ),
     ]
 

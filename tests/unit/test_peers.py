@@ -56,5 +56,5 @@ def test_a_pair_is_compared_and_a_fault_is_shown(tmp_path: Path) -> None:
 
     (pair,) = last_line("parity.py", "DataInf")["parity"]
     assert pair["rank"] == 1.0
-    (fault,) = last_line("faults.py", "bias out")["faults"]
+    (fault,) = last_line("faults.py", "to 512 dimensions")["faults"]
     assert fault["there"] is True

@@ -65,9 +65,14 @@ def _payout(row: Mapping[str, Any]) -> Any:
 
 
 def _ahead(peers: Rows, short: str) -> dict[str, Any]:
-    """poa's LDS minus that of a peer's same method in its best setting, at half of the records: the least of all."""
-    rows = {label: row for label, row in peers.items() if "best" in row}
-    return _best(f"ahead_of_peers_{short}", rows, lambda row: row["lds"].get("50", {}).get("ahead"), least=True)
+    """poa's LDS minus that of a peer's same method, at half of the records, the least of all.
+
+    As both ship, and with the peer in its best setting by this very truth.
+    """
+    out: dict[str, Any] = {}
+    for name, setting in ((f"ahead_of_peers_{short}_as_shipped", "shipped"), (f"ahead_of_peers_{short}", "lds")):
+        out |= _best(name, peers, lambda row, at=setting: row.get(at, {}).get("50", {}).get("ahead"), least=True)
+    return out
 
 
 def _exact(rows: Rows, short: str) -> dict[str, Any]:

@@ -210,8 +210,8 @@ def _method(own: Mapping[int, Job], truths: Mapping[int, TaskTruth], truth: Task
 def _peer(asked: Sequence[Job], done: Sequence[Job], truths: Mapping[int, TaskTruth]) -> dict[str, Any]:
     """A peer's method in every setting, and in the best of them by the truth itself beside poa's default.
 
-    settings: LDS at the largest fraction removed; lds: of the best, per fraction. `ahead`: poa's LDS minus the peer's,
-    over the seeds that both were run for.
+    settings: LDS at the largest fraction removed; lds: of the best, per fraction; shipped: of the peer's own defaults.
+    `ahead`: poa's LDS minus the peer's, over the seeds that both were run for.
     """
     of = str(asked[0].summary["of"])
     ours = {int(job.summary["seed"]): _must(job, SCORES) for job in done if job.summary["label"] == of}
@@ -233,7 +233,10 @@ def _peer(asked: Sequence[Job], done: Sequence[Job], truths: Mapping[int, TaskTr
     if not scores:
         return told
     best = max(scores, key=lambda setting: told["settings"][setting])
-    return told | {"best": best, "lds": _beside(scores[best], ours, truths)}
+    told |= {"best": best, "lds": _beside(scores[best], ours, truths)}
+    if SHIPPED in scores:
+        told["shipped"] = _beside(scores[SHIPPED], ours, truths)
+    return told
 
 
 def _beside(

@@ -43,10 +43,10 @@ def layout(modules: Mapping[str, nn.Module]) -> tuple[Block, ...]:
 
     A weight that two layers share (tied embedding and head) has one block, named for the first of them.
     """
-    return _blocks(sites(modules), _owners(modules))
+    return _blocks(sites(modules), weight_owners(modules))
 
 
-def _owners(modules: Mapping[str, nn.Module]) -> dict[str, str]:
+def weight_owners(modules: Mapping[str, nn.Module]) -> dict[str, str]:
     """The layer whose block a layer's weight belongs to: itself, or the first one with the same parameter."""
     first: dict[int, str] = {}
     owners: dict[str, str] = {}
@@ -235,7 +235,7 @@ def capturing(
     modules = task.tracked(model)
     _refuse_partly_shared(modules)
     _refuse_half(modules)
-    found, owners = sites(modules, model, coordinates), _owners(modules)
+    found, owners = sites(modules, model, coordinates), weight_owners(modules)
     watch = _Watch()
     handles = [
         site.module.register_forward_hook(_keep(watch, at, site.again), with_kwargs=True)

@@ -107,9 +107,13 @@ class Picked:
 
 @dataclass(frozen=True)
 class Layers:
-    """[n, p] -> [n, k]: the columns of the named blocks and no others."""
+    """[n, p] -> [n, k]: the columns of the named blocks and no others.
+
+    inputs: of every row of their matrices, only the first so many entries; a bias is the entry after the inputs.
+    """
 
     names: tuple[str, ...]
+    inputs: int | None = None
 
     kind: ClassVar[str] = "layers"
 
@@ -117,11 +121,11 @@ class Layers:
         object.__setattr__(self, "names", tuple(self.names))
 
     def places(self, blocks: Sequence[Block]) -> Places:
-        known = {block.name: np.arange(block.start, block.stop) for block in blocks}
+        known = {block.name: np.arange(block.start, block.stop).reshape(block.shape) for block in blocks}
         for name in self.names:
             if name not in known:
                 raise PoaError(f"no layer {name!r}; there are {', '.join(known)}")
-        return np.concatenate([part for name, part in known.items() if name in self.names])
+        return np.concatenate([part[:, : self.inputs].ravel() for name, part in known.items() if name in self.names])
 
     def apply(self, rows: Gradients) -> Matrix:
         return np.ascontiguousarray(rows.values[:, self.places(rows.blocks)])
@@ -135,13 +139,13 @@ class Layers:
         out: list[Block] = []
         for block in blocks:
             if block.name in self.names:
-                start = out[-1].stop if out else 0
-                out.append(replace(block, start=start, stop=start + block.stop - block.start))
+                start, shape = out[-1].stop if out else 0, (block.shape[0], len(range(block.shape[1])[: self.inputs]))
+                out.append(replace(block, start=start, stop=start + shape[0] * shape[1], shape=shape))
         return tuple(out)
 
     def prepared(self, blocks: Sequence[Block], dtype: torch.dtype) -> Chosen:
         _ = self.places(blocks)  # refuses an unknown name
-        return Chosen(tuple(block for block in blocks if block.name in self.names), dtype)
+        return Chosen(tuple(block for block in blocks if block.name in self.names), self.inputs, dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,18 +153,19 @@ class Chosen:
     """The gradients of some blocks, multiplied out; of the others nothing is computed."""
 
     blocks: tuple[Block, ...]
+    inputs: int | None
     dtype: torch.dtype
 
     def features(self, captured: Captured) -> Tensor:
         """[n, k] what `Layers.apply` makes of the rows."""
-        parts = [
-            sum(
-                (factor.dense() for factor in captured.factors.get(block.name, ())),
-                captured.zeros(block.stop - block.start, self.dtype),
-            )
-            for block in self.blocks
-        ]
-        return torch.cat(parts, 1)
+        return torch.cat([self._block(block, captured) for block in self.blocks], 1)
+
+    def _block(self, block: Block, captured: Captured) -> Tensor:
+        whole = sum(
+            (factor.dense() for factor in captured.factors.get(block.name, ())),
+            captured.zeros(block.stop - block.start, self.dtype),
+        )
+        return whole.unflatten(1, block.shape)[:, :, : self.inputs].flatten(1)
 
 
 def entries(factor: Factor, columns: int, places: Tensor) -> Tensor:

@@ -211,6 +211,10 @@ def test_a_peer_is_judged_by_the_same_truth_in_its_best_setting(finished: Path, 
     lds = truth.lds(Scores.load(finished / "graddot-0" / SCORES), resamples=1).value
     assert peer["settings"] == {"as shipped": pytest.approx(-lds), "damping 1": pytest.approx(own["value"])}
     assert told["figures"]["ahead_of_peers_mlp"]["value"] == 0
+    assert peer["shipped"]["50"]["ahead"]["value"] == pytest.approx(2 * lds)
+    assert told["figures"]["ahead_of_peers_mlp_as_shipped"] == peer["shipped"]["50"]["ahead"] | {
+        "method": "peer GradDot"
+    }
 
 
 def test_changed_truth_is_refused(finished: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from poa.gradients import dense_jl
 from poa.gradients.capture import Block, capturing
 from poa.gradients.dense_jl import Gaussian, Rademacher
 from poa.gradients.grass import FactGrass, Grass
-from poa.gradients.masks import Mask
+from poa.gradients.masks import Layers, Mask
 from poa.gradients.projection import Projection, TwoSided, projection_of
 from poa.gradients.sparse_jl import SparseJL
 from poa.gradients.store import Gradients
@@ -196,3 +196,18 @@ def test_impossible_settings_are_refused(make: Callable[[], object], words: str)
 def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
     with pytest.raises(Mismatch, match="known are two-sided, gaussian, rademacher, sparse-jl, mask, layers, grass"):
         projection_of({"kind": "fjlt", "settings": {}})
+
+
+def test_layers_may_leave_biases_out() -> None:
+    given = rows(3)
+    first, second = BLOCKS[0], BLOCKS[1]
+    kept = Layers((second.name, first.name), inputs=first.shape[1] - 1)
+    expected = [
+        given.values[:, block.start : block.stop].reshape(3, *block.shape)[:, :, : first.shape[1] - 1].reshape(3, -1)
+        for block in (first, second)
+    ]
+    assert np.array_equal(kept.apply(given), np.concatenate(expected, 1))
+    laid = kept.layout(BLOCKS)
+    assert [block.stop - block.start for block in laid] == [part.shape[1] for part in expected]
+    direction = kept.lift(kept.apply(given)[0], BLOCKS)
+    np.testing.assert_allclose(given.values @ direction, kept.apply(given) @ kept.apply(given)[0], rtol=1e-12)

@@ -15,6 +15,7 @@ from poa.factory.causal import CausalLM
 from poa.gradients.heat import token_heat
 from poa.methods.exact_influence import ExactInfluence
 from poa.methods.graddot import GradDot
+from poa.methods.tracin_last import last_matrix
 from poa.records import Corpus
 
 GPT2 = GPT2Config(
@@ -67,3 +68,10 @@ def test_solves_pass_through_fused_attention(
     scores = ExactInfluence(solver="cg", damping=1.0, tolerance=1e-4).fit(run).attribute(queries[:1])
     assert np.isfinite(scores.values).all()
     assert max(scores.meta["residual"]) <= 1e-4
+
+
+def test_the_last_layer_is_the_head_and_no_norm(tiny_folder: Path, corpus: Corpus, tmp_path: Path) -> None:
+    tied = brought("gpt2", tmp_path, tiny_folder, corpus[:1])
+    assert last_matrix(tied) == ("transformer.wte", 16)  # whose weight the head has
+    frozen = brought("llama", tmp_path, tiny_folder, corpus[:1])
+    assert last_matrix(frozen) == ("model.layers.0.mlp.down_proj", 16)

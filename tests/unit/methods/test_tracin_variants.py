@@ -12,7 +12,7 @@ from poa.methods.tracin_last import TracInLast
 from poa.methods.tracin_projection import TracInProjection
 
 
-def test_the_last_layer_is_the_rest_masked_out() -> None:
+def test_the_last_layer_s_weight_is_all_that_counts() -> None:
     case = digits_mlp()
     with isolated(case.run) as run:
         last = blocks_of(run)[-1]
@@ -20,7 +20,9 @@ def test_the_last_layer_is_the_rest_masked_out() -> None:
         for c, step in enumerate(run.checkpoints):
             train, asked = gradients(run, c, run.corpus, "train"), gradients(run, c, case.queries, "query")
             rates = record_rates(run, run.checkpoints[c - 1] if c else 0, step)
-            expected += asked.block(last) @ (train.block(last) * rates[:, None]).T
+            weight = (slice(None), slice(None, -1))  # the last column is the bias
+            one, other = (rows.block(last).reshape(-1, *last.shape)[:, *weight] for rows in (asked, train))
+            expected += np.einsum("qoi,noi,n->qn", one, other, rates)
         found = TracInLast().fit(run).attribute(case.queries)
     np.testing.assert_allclose(found.values, expected, rtol=0, atol=1e-10 * np.abs(expected).max())
     assert found.meta["layer"] == last.name
