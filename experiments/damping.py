@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import yaml
 
 from poa import methods
 from poa.benchmarks._figures import environment
@@ -90,8 +89,7 @@ def jobs_of(folders: Sequence[Path]) -> Iterator[tuple[str, int, Any, Corpus, Ma
     done = [job for job in jobs(folders) if "refused" not in job.summary] if folders else []
     found = {(job.summary["task"], job.summary["seed"]): job for job in done}
     for (name, seed), job in sorted(found.items()):
-        config = yaml.safe_load((job.folder / "config.yaml").read_text(encoding="utf-8"))
-        task = made(config["task"], "task", _convert_="all")
+        task = made(job.config()["task"], "task", _convert_="all")
         truth = TaskTruth.load(job.folder / TRUTH).subsets
         banks = {float(percent) / 100: (subsets.masks, subsets.mean) for percent, subsets in truth.items()}
         yield name, seed, task.run(seed), task.queries, banks

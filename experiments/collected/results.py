@@ -43,10 +43,15 @@ def record(run: Path, name: str | None, command: str | None, results: Path) -> P
     import yaml
 
     from poa.benchmarks._figures import environment
+    from poa.fidelity.job import JOB
 
     if not (run / "summary.json").is_file():
         raise PoaError(f"{run} holds no finished run: it has no summary.json")
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    if summary.get("kind") == JOB:
+        raise PoaError(f"{run} is a job of experiment=fidelity: collect.py fidelity {run} joins such jobs")
+    if not (run / "config.yaml").is_file():
+        raise PoaError(f"{run} holds no config.yaml, which says what was run")
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     name = name or str(config["name"])
     result = summary | {"name": name, "command": command or command_of(config), "environment": environment()}

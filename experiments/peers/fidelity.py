@@ -28,7 +28,6 @@ import by_kronfluence
 import by_trak
 import numpy as np
 import torch
-import yaml
 from subjects import Matrix
 from variants import log_odds, single
 
@@ -113,8 +112,7 @@ def main() -> int:
     torch.set_num_threads(1)
     measured = {(job.summary["task"], job.summary["seed"]): job for job in jobs(told.folders)}
     for (name, seed), job in measured.items():
-        config = yaml.safe_load((job.folder / "config.yaml").read_text(encoding="utf-8"))
-        task = made(config["task"], "task", _convert_="all")
+        task = made(job.config()["task"], "task", _convert_="all")
         run = task.run(seed)
         if "digests" in job.summary and run.digest != job.summary["digests"]["run"]:
             raise PoaError(f"{name}, seed {seed}: this environment does not train the run that was measured")

@@ -14,11 +14,11 @@ import numpy.typing as npt
 from poa.digests import plain_digest, sha256
 from poa.errors import Corrupt, Mismatch, MissingExtra, PoaError
 from poa.files import atomic_folder, write_atomic
+from poa.records import Corpus, require_corpus
 from poa.scores import Scores
 
 if TYPE_CHECKING:
     from poa.protocols import TrainingRun
-    from poa.records import Corpus
 
 SCHEMA = "poa.index/1"
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
@@ -44,6 +44,7 @@ class Columns:
 
     def scores(self, rows: Sequence[npt.NDArray[Any]], queries: Corpus, method: object, **meta: object) -> Scores:
         """Uncalibrated scores from one [train] row per query; `repr(method)` is their method."""
+        require_corpus(queries, "queries")
         values = np.stack(rows) if rows else np.zeros((0, len(self.train_ids)))
         return Scores(
             values,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from poa.digests import plain_digest, sha256
-from poa.errors import CorpusError
+from poa.errors import CorpusError, PoaError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -231,6 +231,12 @@ class Corpus(Sequence[Record]):
         from poa.tables import write_dataset_folder
 
         write_dataset_folder(self, Path(path))
+
+
+def require_corpus(records: object, what: str) -> None:
+    """Raise `PoaError` naming `what` unless `records` is a `Corpus`: ids and digests are read from it."""
+    if not isinstance(records, Corpus):
+        raise PoaError(f"{what} must be a poa.Corpus, got {type(records).__name__}: poa.Corpus(records) makes one")
 
 
 def tagged(corpus: Corpus, **changes: object) -> Corpus:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from poa.errors import PoaError
+from poa.fidelity.job import JOB
 
 ROOT = Path(__file__).parents[2]
 
@@ -230,6 +231,12 @@ def test_what_is_no_run_or_names_this_machine_is_refused(collect: ModuleType, tm
     run = finished(tmp_path / "run")
     (run / "summary.json").write_text(json.dumps({"where": str(tmp_path / "run")}))
     with pytest.raises(PoaError, match="names a folder of this machine"):
+        committed.record(run, None, None, tmp_path / "results")
+    (run / "config.yaml").unlink()
+    with pytest.raises(PoaError, match=r"holds no config\.yaml"):
+        committed.record(run, None, None, tmp_path / "results")
+    (run / "summary.json").write_text(json.dumps({"kind": JOB}))
+    with pytest.raises(PoaError, match=r"a job of experiment=fidelity: collect\.py fidelity"):
         committed.record(run, None, None, tmp_path / "results")
     assert not (tmp_path / "results").exists()
 

@@ -17,7 +17,7 @@ from poa.errors import PoaError, Unsupported
 from poa.factory.weights import State, check_state, load_state, read_state, state_digest
 from poa.files import cache_home
 from poa.protocols import Moments, Optimizer, Task
-from poa.records import Corpus
+from poa.records import Corpus, require_corpus
 from poa.steplog import StepLog
 
 
@@ -68,6 +68,9 @@ class TorchRun:
         Raises `Mismatch` naming every tensor that does not fit, and `PoaError` for repeated or disordered checkpoints
         and for a log that speaks of other records.
         """
+        if not callable(model):
+            raise PoaError(f"model must be a torch module or a function that makes one, got {type(model).__name__}")
+        require_corpus(corpus, "corpus")
         template = deepcopy(model if isinstance(model, nn.Module) else model()).eval()
         if len(corpus) == 0:
             raise PoaError("the corpus is empty; a run needs the records that it was trained on")

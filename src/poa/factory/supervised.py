@@ -73,12 +73,27 @@ class Supervised:
 
     def predictions(self, model: nn.Module, batch: Batch) -> Predictions:
         """One row per record: the logits over classes."""
-        logits: Any = model(batch["x"])
+        logits = self._logits(model, batch)
         expected = (len(batch["y"]), self.classes)
         if not isinstance(logits, Tensor) or tuple(logits.shape) != expected:
             got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
             raise Mismatch(f"the model gives {got} for {expected[0]} records, the task wants logits {expected}")
         return Predictions(logits, batch["y"], torch.arange(expected[0]))
+
+    def _logits(self, model: nn.Module, batch: Batch) -> Any:
+        """What the model makes of the features; `Mismatch` where it does not take their dtype or number."""
+        kinds = {p.dtype for p in model.parameters() if p.is_floating_point()}
+        if kinds and batch["x"].dtype not in kinds:
+            held = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+            raise Mismatch(
+                f"the model's weights are {held} and the task's features {self.dtype}: Supervised(dtype=...)"
+            )
+        try:
+            return model(batch["x"])
+        except RuntimeError as error:
+            if "shape" not in str(error) and "size" not in str(error):
+                raise
+            raise Mismatch(f"the model does not take features {tuple(batch['x'].shape)}: {error}") from error
 
     def hidden(self, model: nn.Module, batch: Batch) -> Tensor:
         """[B, d] what the last linear layer reads; `Unsupported` for a model without one."""

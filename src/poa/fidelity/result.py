@@ -22,7 +22,7 @@ from poa.evaluation.uncertainty import crossed
 from poa.fidelity.figures import figures
 from poa.fidelity.job import CONTRIBUTORS, JOB, POOLED, SCORES, TRUTH
 from poa.fidelity.quantities import OWN, payout_interval, printed_error
-from poa.fidelity.rows import ROWS
+from poa.fidelity.rows import ROWS, read_rows
 from poa.fidelity.truth import TaskTruth
 from poa.scores import Scores
 
@@ -49,6 +49,17 @@ class Job:
     def scores(self, name: str) -> Scores | None:
         path = self.folder / name
         return Scores.load(path) if path.is_file() else None
+
+    def config(self) -> Mapping[str, Any]:
+        """What the job was told; `PoaError` where that is gone or no mapping."""
+        path = self.folder / "config.yaml"
+        try:
+            found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise PoaError(f"{path} is not readable: {error}") from error
+        if not isinstance(found, dict) or "task" not in found:
+            raise PoaError(f"{path} names no task: run the job again")
+        return found
 
 
 def jobs(folders: Iterable[Path]) -> list[Job]:
@@ -89,8 +100,7 @@ def _recipe(every: Sequence[Job]) -> dict[str, Any]:
     """The task's configuration without `BESIDE`; raises `PoaError` where jobs of one task differ in it."""
     found: dict[str, Path] = {}
     for job in every:
-        config = yaml.safe_load((job.folder / "config.yaml").read_text(encoding="utf-8"))["task"]
-        kept = {key: value for key, value in config.items() if key not in BESIDE}
+        kept = {key: value for key, value in job.config()["task"].items() if key not in BESIDE}
         found.setdefault(json.dumps(kept, sort_keys=True), job.folder)
     first, *others = found
     if others:
@@ -298,11 +308,9 @@ def _contributors(
 
 def _single(every: Sequence[Job]) -> dict[str, float]:
     """Means over seeds of what single jobs measured."""
-    import pyarrow.parquet as pq
-
     found: dict[str, list[float]] = {}
     for job in every:
-        for row in pq.read_table(job.folder / ROWS).to_pylist():
+        for row in read_rows(job.folder / ROWS):
             if row["quantity"] in SINGLE and row["scope"] == OWN:
                 found.setdefault(row["quantity"], []).append(row["value"])
     return {name: float(np.mean(values)) for name, values in found.items()}

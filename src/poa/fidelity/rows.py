@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from poa.errors import MissingExtra, PoaError
+from poa.errors import Corrupt, MissingExtra, PoaError
 from poa.files import write_atomic
 
 if TYPE_CHECKING:
@@ -40,6 +40,17 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(list(rows), schema), sink)
     write_atomic(path, sink.getvalue().to_pybytes())
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of one job; `Corrupt` for a file that is not whole."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return list(pq.read_table(path).to_pylist())
+    except (OSError, pa.ArrowException) as error:
+        raise Corrupt(f"{path} is not readable: {error}; run the job again") from error
 
 
 def view(folder: Path) -> duckdb.DuckDBPyConnection:

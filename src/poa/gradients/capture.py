@@ -130,6 +130,8 @@ class _Watch:
 
     on: bool = False
     checked: bool = False
+    apart: bool = False
+    first: tuple[Record, str, int, Tensor] | None = None
     calls: list[tuple[int, Tensor, GradientEdge]] = field(default_factory=list[tuple[int, Tensor, GradientEdge]])
 
     @contextmanager
@@ -181,6 +183,8 @@ class Capture:
             self._check_repeats(each, records, side, draw)
             _check_reads(self.sites, each, [at for at, _, _ in calls])
             self.watch.checked = True
+        if not self.watch.apart:
+            self._check_apart(each.detach(), records, side, draw)
         signals: Any = torch.autograd.grad(each.sum(), [edge for _, _, edge in calls], allow_unused=True)
         found: dict[str, list[Factor]] = {}
         sums: list[tuple[Site, Tensor]] = []
@@ -212,6 +216,31 @@ class Capture:
                 "the model answers the same record in two ways: something in it is drawn anew at every call, dropout "
                 "by a function, for example; switch it off"
             )
+
+    def _check_apart(self, each: Tensor, records: Sequence[Record], side: str, draw: int) -> None:
+        """Refuse a model that answers a record otherwise beside others: its examples have no gradients of their own.
+
+        Once a capture: the first of a batch is asked alone; of records that come one by one, the first two together.
+        Padding and rounding move an answer by less than a hundredth.
+        """
+        if len(records) > 1:
+            before, asked = each[:1], records[:1]
+        elif self.watch.first is None:
+            self.watch.first = (records[0], side, draw, each)
+            return
+        else:
+            record, *also, alone = self.watch.first
+            if also != [side, draw] or record.digest == records[0].digest:
+                return
+            before, asked = torch.cat([alone, each]), [record, records[0]]
+        with torch.no_grad():
+            now = self._outputs(asked, side, draw)[: len(before)]
+        if not torch.allclose(before, now, rtol=1e-2, atol=1e-2, equal_nan=True):
+            raise Unsupported(
+                "the model answers a record otherwise beside another one: it mixes examples (by a mean over the batch, "
+                "say), so they have no gradients of their own"
+            )
+        self.watch.apart, self.watch.first = True, None
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve
 
 from poa.errors import Unsupported
-from poa.gradients.damping import chosen
+from poa.gradients.damping import NOTHING, chosen
 
 Matrix = npt.NDArray[np.floating[Any]]
 Matrix64 = npt.NDArray[np.float64]
@@ -53,7 +53,7 @@ def damped_fisher_map(rows: Matrix, damping: float | None = None) -> Solved:
     kernel = gram(rows)
     scale = mean_eigenvalue(kernel)
     if scale == 0.0:
-        raise Unsupported("all training gradients are zero: there is nothing to attribute to")
+        raise Unsupported(NOTHING)
     evidence = settled(damping, kernel)
     lam = evidence["damping"] * scale
     shifted = kernel + len(rows) * lam * np.eye(len(rows))

@@ -28,6 +28,7 @@ ROOT = 2.5
 # Relative to the mean eigenvalue: below LEAST an eigenvalue counts as zero. Bisection of the logarithm ends far below
 # what a score could show, and without a grid the rounding of an eigenvalue cannot make the choice jump.
 LEAST, MOST, HALVINGS = 1e-6, 1e6, 60
+NOTHING = "all training gradients are zero: there is nothing to attribute to"
 
 
 def check(name: str, damping: float | None, *, zero: bool = False) -> None:
@@ -56,7 +57,7 @@ def chosen(eigenvalues: Eigenvalues, count: int) -> tuple[float, dict[str, Any]]
     values = np.clip(np.asarray(eigenvalues, np.float64).ravel(), 0.0, None)
     mean = float(values.mean()) if len(values) else 0.0
     if mean == 0.0:
-        raise Unsupported("all training gradients are zero: there is nothing to attribute to")
+        raise Unsupported(NOTHING)
     values = values / mean
     whole = effective_dimension(values, LEAST)
     target = 1 / (1 / (ROOT * np.sqrt(count)) + 1 / whole)

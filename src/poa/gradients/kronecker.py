@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from poa.digests import plain_digest
+from poa.errors import Unsupported
 from poa.files import alone
 from poa.gradients.capture import Block, Captured
 from poa.gradients.covariances import Covariances
+from poa.gradients.damping import NOTHING
 from poa.gradients.eigenbases import Eigenbasis, KroneckerInverse, eigenbasis
 from poa.gradients.passes import Fisher, Passes
 from poa.indexes import load_index, save_index
@@ -96,10 +98,14 @@ def inverse(curvature: Curvature, damping: float, count: int, scale: float = 1.0
     """`scale` (F + lambda)^-1 of all blocks, lambda = `damping` x trace F / `count`, the number of training records.
 
     One lambda for the whole model, as a prior on its weights has: a lambda relative to each block's own curvature
-    raises blocks that hardly matter to the level of the others. damping=0 is the pseudo-inverse.
+    raises blocks that hardly matter to the level of the others. damping=0 is the pseudo-inverse. Raises `Unsupported`
+    where every gradient is zero.
     """
     bases = tuple(curvature.values())
-    return KroneckerInverse(bases, damping * sum(basis.trace for basis in bases) / count, scale)
+    trace = sum(basis.trace for basis in bases)
+    if trace == 0:
+        raise Unsupported(NOTHING)
+    return KroneckerInverse(bases, damping * trace / count, scale)
 
 
 def _kept(passes: Passes, kind: str, make: Callable[[], Curvature]) -> Curvature:

@@ -40,8 +40,7 @@ def sized(size: int | None, run: TrainingRun, side: str = "train", coordinates: 
     side, coordinates: of the gradients at the final checkpoint, see `poa.gradients.store.gradients`.
     """
     if size is not None:
-        if size < 1:
-            raise PoaError(f"projection is {size}, must be 1 or more (or none, to have it chosen)")
+        _require_count("projection", size)
         return size, {"rule": "given", "size": size}
     wanted, evidence = _wanted(run, side, coordinates)
     found = 1 << int(np.ceil(np.log2(wanted)))
@@ -58,8 +57,7 @@ def sided(
     that are projected), one that is not projected for any number.
     """
     if width is not None:
-        if width < 1:
-            raise PoaError(f"width is {width}, must be 1 or more (or none, to have it chosen)")
+        _require_count("width", width)
         return width, {"rule": "given", "width": width}
     wanted, evidence = _wanted(run, "train", coordinates)
     whole = max(max(block.shape) for block in blocks)
@@ -71,6 +69,11 @@ def sided(
     found = next((side for side in range(1, whole) if enough(side)), whole)
     size = sum(min(found, block.shape[0]) * min(found, block.shape[1]) for block in blocks)
     return found, evidence | {"width": found, "size": size}
+
+
+def _require_count(name: str, given: object) -> None:
+    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+        raise PoaError(f"{name} is {given!r}, must be 1 or more and a whole number (or none, to have it chosen)")
 
 
 def _wanted(run: TrainingRun, side: str, coordinates: str) -> tuple[float, dict[str, Any]]:

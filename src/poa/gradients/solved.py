@@ -14,6 +14,7 @@ import numpy.typing as npt
 from poa.errors import Mismatch, PoaError, Unsupported
 from poa.gradients.astra import Astra
 from poa.gradients.curvature import gram, mean_eigenvalue, settled
+from poa.gradients.damping import NOTHING
 from poa.gradients.eigenbases import KroneckerInverse
 from poa.gradients.kronecker import kronecker
 from poa.gradients.krylov import CG, BlockCG, Solution
@@ -170,7 +171,7 @@ def lambda_of(
     kernel = gram(gradients(run, position, run.corpus, side, coordinates).values)
     scale = mean_eigenvalue(kernel)
     if scale == 0.0:
-        raise Unsupported("all training gradients are zero: there is nothing to attribute to")
+        raise Unsupported(NOTHING)
     evidence = settled(damping, kernel)
     return evidence["damping"] * scale, evidence
 

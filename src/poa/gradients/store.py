@@ -21,10 +21,10 @@ from poa.files import alone, atomic_folder
 from poa.gradients.capture import Block, capturing
 from poa.progress import track
 from poa.protocols import OwnGradients
+from poa.records import Corpus, require_corpus
 
 if TYPE_CHECKING:
     from poa.protocols import TrainingRun
-    from poa.records import Corpus
 
 VERSION = 2
 Rows = npt.NDArray[np.floating[Any]]
@@ -52,6 +52,7 @@ def gradients(run: TrainingRun, checkpoint: int, records: Corpus, side: str, coo
     Records go through the model one at a time and unpadded, so a row's bytes depend on nothing but the record and
     the weights: not on order, batch size or neighbours. coordinates: see `capturing`.
     """
+    require_corpus(records, "records")
     step = run.checkpoints[checkpoint]
     ids = [[record.id, record.digest] for record in records]
     key = plain_digest([VERSION, run.digest, step, side, coordinates, ids, torch.get_num_threads()])[:24]

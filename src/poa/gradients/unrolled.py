@@ -14,12 +14,12 @@ from poa.errors import Mismatch, PoaError, Unsupported
 from poa.gradients.probes import probed
 from poa.indexes import Columns, Pretrained, load_columns, save_index
 from poa.protocols import Programmed
+from poa.records import Corpus, require_corpus
 from poa.scores import Scores
 
 if TYPE_CHECKING:
     from poa.gradients.program import Program
     from poa.protocols import TrainingRun
-    from poa.records import Corpus
 
 KIND = "unrolled"
 # Relative distance of the program's measurements to those of the run that it stands for: rounding through all steps.
@@ -52,6 +52,7 @@ class UnrolledIndex(Pretrained):
         return programmed(self.run)
 
     def attribute(self, queries: Corpus) -> Scores:
+        require_corpus(queries, "queries")
         columns = Columns.of(self.run)
         if len(queries) == 0:
             none = np.zeros((0, len(columns.train_ids)))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from poa.errors import Unsupported
-from poa.gradients.damping import chosen
+from poa.gradients.damping import NOTHING, chosen
 
 Matrix = npt.NDArray[np.floating[Any]]
 
@@ -35,7 +35,7 @@ def whitening(rows: Matrix, damping: float | None = None) -> Whitening:
     rank = min(len(wide), len(values))
     mean = float(values.sum()) / rank
     if mean == 0.0:
-        raise Unsupported("all training gradients are zero: there is nothing to attribute to")
+        raise Unsupported(NOTHING)
     told: dict[str, Any] = {"rule": "given", "damping": damping}
     if damping is None:
         told = chosen(values[-rank:], len(wide))[1]

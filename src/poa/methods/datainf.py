@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from poa.errors import Unsupported
 from poa.gradients.curvature import datainf_map
-from poa.gradients.damping import check
+from poa.gradients.damping import NOTHING, check
 from poa.gradients.linear import LinearIndex, fit_linear
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class DataInf:
 
         def per_layer(rows: Gradients, _: int) -> np.ndarray:
             maps, evidence = zip(*(datainf_map(rows.block(block), self.damping) for block in rows.blocks), strict=True)
+            if all(told["rule"] == "no gradient" for told in evidence):
+                raise Unsupported(NOTHING)
             notes["damping"] += evidence
             return np.concatenate(maps, 1) / len(rows.values)
 

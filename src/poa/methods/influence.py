@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from poa.errors import PoaError
+from poa.errors import PoaError, Unsupported
 from poa.gradients.curvature import Solved, damped_fisher_map
-from poa.gradients.damping import check
+from poa.gradients.damping import NOTHING, check
 from poa.gradients.linear import LinearIndex, fit_linear
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class Influence:
         def solve(rows: Gradients, _: int) -> np.ndarray:
             parts = [rows.values] if self.blocks == "whole" else [rows.block(block) for block in rows.blocks]
             found = [self._solved(part) for part in parts]
+            if not any(solved.lam for solved in found):
+                raise Unsupported(NOTHING)
             notes["damping"] += [solved.damping for solved in found]
             notes["lambda"] += [solved.lam for solved in found]
             notes["residual"] += [solved.residual for solved in found]

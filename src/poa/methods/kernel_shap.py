@@ -13,11 +13,11 @@ import numpy.typing as npt
 from poa.errors import PoaError, Unsupported
 from poa.gradients.unrolled import offering, stands_for
 from poa.indexes import Columns, Pretrained, load_columns, save_index
+from poa.records import Corpus, require_corpus
 from poa.scores import Scores
 
 if TYPE_CHECKING:
     from poa.protocols import TrainingRun
-    from poa.records import Corpus
 
 KIND = "coalitions"
 Matrix = npt.NDArray[np.float64]
@@ -69,6 +69,7 @@ class CoalitionIndex(Pretrained):
         return self.run.digest
 
     def attribute(self, queries: Corpus) -> Scores:
+        require_corpus(queries, "queries")
         columns = Columns.of(self.run)
         payees = columns.groups["payee"]
         names, counts = sorted(set(payees)), Counter(payees)

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from poa.indexes import Columns, Pretrained, load_columns, save_index
+from poa.records import Corpus, require_corpus
 
 if TYPE_CHECKING:
     from poa.protocols import TrainingRun
-    from poa.records import Corpus
     from poa.scores import Scores
 
 _UInt64 = npt.NDArray[np.uint64]
@@ -52,6 +52,7 @@ class RandomIndex(Pretrained):
 
     def attribute(self, queries: Corpus) -> Scores:
         """[query, train] N(0, 1), uncalibrated."""
+        require_corpus(queries, "queries")
         records = _keys("record", self.columns.train_ids)
         asked = _keys(f"query {self.method.seed}", queries.ids)
         return self.columns.scores([_normal(_mixed(records ^ key)) for key in asked], queries, self.method)

@@ -20,7 +20,7 @@ from poa.errors import Corrupt, Mismatch, PoaError, Unsupported
 from poa.factory.brought import TorchRun
 from poa.factory.digits import digits
 from poa.factory.supervised import Supervised
-from poa.methods import DataInf, GradCos, GradDot, KNNShapley, LoGra, RepSim, TracInCP
+from poa.methods import DataInf, GradCos, GradDot, KNNShapley, LoGra, RepSim, TracInCP, method
 from poa.protocols import Moments, Optimizer
 from poa.records import Corpus, Record
 from poa.steplog import StepLog
@@ -132,14 +132,63 @@ def test_what_was_not_brought_is_named(bring: Callable[..., TorchRun]) -> None:
     assert bring(optimizer=Optimizer("sgd")).moments() is None
 
 
+def test_what_does_not_fit_is_refused_in_words(bring: Callable[..., TorchRun], parts: Any) -> None:
+    model, kept, _ = parts
+    with pytest.raises(PoaError, match="model must be a torch module or a function that makes one, got int"):
+        bring(model=3)
+    with pytest.raises(PoaError, match=r"corpus must be a poa\.Corpus, got list"):
+        bring(corpus=list(TRAIN))
+    with pytest.raises(Mismatch, match="the model's weights are float64 and the task's features float32"):
+        GradDot().fit(TorchRun.of(model, kept, TRAIN, Supervised(64, 3), cache=bring().cache / "single"))
+    narrow = Corpus([replace(record, features=record.features[:60]) for record in TRAIN])
+    task = Supervised(60, 3, "float64")
+    with pytest.raises(Mismatch, match=r"the model does not take features \(1, 60\)"):
+        GradDot().fit(TorchRun.of(model, kept, narrow, task, cache=bring().cache / "narrow"))
+
+
+@pytest.mark.parametrize("name", ["graddot", "random", "repsim", "exact_influence"])
+def test_queries_that_are_no_corpus_are_refused(bring: Callable[..., TorchRun], name: str) -> None:
+    index = method(name).fit(bring())
+    with pytest.raises(PoaError, match=r"must be a poa\.Corpus, got list"):
+        index.attribute(list(QUERIES))  # pyright: ignore[reportArgumentType]
+
+
+def flat_run(folder: Path) -> TorchRun:
+    """A model that gives all classes the same logit, whatever its weights are: no record has a gradient."""
+
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(64, 3, dtype=torch.float64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(x) * 0.0
+
+    model = Flat().eval()
+    return TorchRun.of(model, [model.state_dict()], TRAIN, TASK, cache=folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, {}) for name in ("influence", "datainf", "kfac", "ekfac", "logra", "trak", "relatif", "trackstar")),
+        *((name, {}) for name in ("exact_influence", "lorif", "grass")),
+        ("influence", {"blocks": "layers"}),
+    ],
+)
+def test_curvature_of_nothing_is_refused(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
+    with pytest.raises(Unsupported, match="all training gradients are zero"):
+        method(name, **options).fit(flat_run(tmp_path)).attribute(QUERIES)
+
+
 def test_the_same_weights_give_the_same_bytes_as_the_trainer_of_the_house(tmp_path: Path) -> None:
     case = digits_mlp()
     own: Any = case.run
     task = Supervised(64, 4, "float64")
     kept = dict(zip(own.checkpoints, own.states, strict=True))
     run = TorchRun.of(own.model, kept, own.corpus, task, steps=own.steps, initial=own.initial, cache=tmp_path)
-    for method in (GradDot(), TracInCP(), RepSim(), KNNShapley()):
-        ours, theirs = (method.fit(r).attribute(case.queries) for r in (own, run))
+    for asked in (GradDot(), TracInCP(), RepSim(), KNNShapley()):
+        ours, theirs = (asked.fit(r).attribute(case.queries) for r in (own, run))
         assert ours.values.tobytes() == theirs.values.tobytes()
     assert {name: tuple(labels) for name, labels in own.groups.items()} == run.groups
 

@@ -217,6 +217,23 @@ def test_a_peer_is_judged_by_the_same_truth_in_its_best_setting(finished: Path, 
     }
 
 
+def test_torn_files_of_a_job_are_named(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "jobs")
+    rows = tmp_path / "jobs/graddot-1" / ROWS
+    whole = rows.read_bytes()
+    rows.write_bytes(whole[:100])
+    with pytest.raises(Corrupt, match=r"graddot-1.*not readable"):
+        result([tmp_path / "jobs"], "", {})
+    rows.write_bytes(whole)
+    told = tmp_path / "jobs/graddot-1/config.yaml"
+    told.write_text("[1")
+    with pytest.raises(PoaError, match=r"config.yaml is not readable"):
+        result([tmp_path / "jobs"], "", {})
+    told.unlink()
+    with pytest.raises(PoaError, match=r"config.yaml is not readable"):
+        result([tmp_path / "jobs"], "", {})
+
+
 def test_changed_truth_is_refused(finished: Path, tmp_path: Path) -> None:
     body = bytearray((finished / "graddot-0" / TRUTH).read_bytes())
     body[-3] ^= 1

@@ -123,3 +123,12 @@ def test_a_small_network_is_not_projected_on_two_sides() -> None:
     for wrong in (lambda: sized(0, run), lambda: sided(0, blocks, run)):
         with pytest.raises(PoaError, match="must be 1 or more"):
             wrong()
+
+
+@pytest.mark.parametrize("given", [2.5, True, "8", 0])
+def test_sizes_that_are_no_counts_are_refused(given: Any) -> None:
+    run = digits_mlp().run
+    with pytest.raises(PoaError, match=f"projection is {given!r}, must be 1 or more"):
+        sized(given, run)
+    with pytest.raises(PoaError, match=f"width is {given!r}, must be 1 or more"):
+        sided(given, blocks_of(run), run)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from poa.errors import PoaError, Unsupported
 from poa.factory.classifier import Classifier
-from poa.gradients.capture import example_gradients, layout
+from poa.gradients.capture import capturing, example_gradients, layout
 from poa.records import Record
 
 TASK = Classifier(6, 3, "float64")
@@ -136,6 +136,28 @@ def test_a_model_that_answers_in_two_ways_is_refused() -> None:
     torch.manual_seed(0)
     with pytest.raises(Unsupported, match="the same record in two ways"):
         example_gradients(ANY, Drops().double().eval(), records(), "train")
+
+
+class Mixes(nn.Module):
+    """Every example less the mean of its batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x - x.mean(0))
+
+
+def test_a_model_that_mixes_examples_is_refused() -> None:
+    torch.manual_seed(0)
+    model = Mixes().double().eval()
+    with pytest.raises(Unsupported, match="it mixes examples"):
+        example_gradients(ANY, model, records(), "train")
+    with capturing(ANY, model) as capture:
+        capture.factors(records()[:1], "train")  # alone it cannot be seen
+        with pytest.raises(Unsupported, match="it mixes examples"):
+            capture.factors(records()[1:2], "train")
 
 
 def test_a_batch_norm_without_statistics_is_refused_in_eval_mode() -> None:
