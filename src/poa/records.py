@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -142,7 +142,7 @@ class Corpus(Sequence[Record]):
     @cached_property
     def digest(self) -> str:
         """SHA-256 over all fields of all records in order: the identity of this corpus."""
-        return plain_digest([_row(record) for record in self._records])
+        return plain_digest([plain_row(record) for record in self._records])
 
     def where(self, keep: Callable[[Record], bool]) -> Corpus:
         """The records that satisfy `keep`, in order."""
@@ -244,8 +244,9 @@ def tagged(corpus: Corpus, **changes: object) -> Corpus:
     return Corpus(replace(record, **changes) for record in corpus)  # type: ignore[arg-type]
 
 
-def _row(record: Record) -> dict[str, Any]:
-    return asdict(record) | {"features": list(record.features)}
+def plain_row(record: Record) -> dict[str, Any]:
+    """All fields by name, JSON-able."""
+    return {name: getattr(record, name) for name in RECORD_FIELDS} | {"features": list(record.features)}
 
 
 def _listing(what: str, items: Sequence[str], most: int = 8) -> str:

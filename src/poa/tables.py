@@ -11,7 +11,7 @@ import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from poa.errors import CorpusError, MissingExtra
 from poa.files import atomic_folder, write_atomic
-from poa.records import RECORD_FIELDS, Corpus, Record, check, content_digest
+from poa.records import RECORD_FIELDS, Corpus, Record, check, content_digest, plain_row
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -105,7 +105,7 @@ def read_hub(name: str, split: str, revision: str | None, columns: Mapping[str, 
 
 def to_arrow(corpus: Corpus) -> pa.Table:  # pyright: ignore[reportUnknownParameterType]
     """One column per record field, in the order of `SCHEMA`."""
-    rows = [asdict(record) | {"features": list(record.features)} for record in corpus]
+    rows = [plain_row(record) for record in corpus]
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
@@ -129,7 +129,7 @@ def write_csv(corpus: Corpus, path: Path) -> None:
     writer = csv.DictWriter(sink, RECORD_FIELDS)
     writer.writeheader()
     for record in corpus:
-        writer.writerow(asdict(record) | {"features": json.dumps(record.features) if record.features else ""})
+        writer.writerow(plain_row(record) | {"features": json.dumps(record.features) if record.features else ""})
     write_atomic(path, sink.getvalue().encode())
 
 
@@ -143,7 +143,7 @@ def write_dataset_folder(corpus: Corpus, path: Path) -> None:
 
 
 def _sparse(record: Record) -> dict[str, object]:
-    plain = asdict(record) | {"features": list(record.features)}
+    plain = plain_row(record)
     return {name: value for name, value in plain.items() if value not in ("", [], -1) or name == "id"}
 
 

@@ -15,7 +15,7 @@ from poa.digests import file_digest, plain_digest
 from poa.errors import CorpusError, Corrupt, Mismatch
 from poa.files import atomic_folder
 from poa.ledger.merkle import leaf_hash, root
-from poa.records import Corpus, Record
+from poa.records import Corpus, Record, plain_row
 
 SCHEMA = "poa.snapshot/1"
 Duplicates = Literal["drop", "drop-exact", "keep"]
@@ -140,7 +140,7 @@ class Snapshot:
 def row_bytes(record: Record) -> bytes:
     """The canonical bytes of one record, the leaf of the row tree: all fields as JSON with sorted keys."""
     return json.dumps(
-        asdict(record) | {"features": list(record.features)},
+        plain_row(record),
         sort_keys=True,
         separators=(",", ":"),
         ensure_ascii=False,

@@ -61,10 +61,11 @@ class Tape:
                 named[name].copy_(value)
 
     def gradients(self, corpus: Corpus, side: str) -> Tensor:
-        """[n, p] float64 rows at the weights that are set; one record at a time."""
+        """[n, p] float64 rows at the weights that are set, of all records at once, as training took them."""
+        if not len(corpus):
+            return torch.zeros(0, len(self.at.at), dtype=torch.float64)
         with capturing(self.run.task, self.model) as capture:
-            rows = [capture.factors([record], side).rows()[0].double() for record in corpus]
-        return torch.stack(rows) if rows else torch.zeros(0, len(self.at.at), dtype=torch.float64)
+            return capture.factors(corpus, side).rows().double()
 
 
 def recorded(run: TrainingRun) -> Tape:

@@ -60,6 +60,7 @@ class _Sum:
     right: Tensor
     tokens: int = 0
     waiting: list[Pairs] = field(default_factory=list[Pairs])
+    held: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +103,8 @@ class Covariances:
     def _count(self, into: _Sum, found: Pairs) -> None:
         into.waiting.append(found)
         into.tokens += len(found.right)
-        if sum(len(each.right) for each in into.waiting) >= ENOUGH:
+        into.held += len(found.right)
+        if into.held >= ENOUGH:
             self._settle(into)
 
     def _settle(self, into: _Sum) -> None:
@@ -110,7 +112,7 @@ class Covariances:
         if not into.waiting:
             return
         left, right = (torch.cat([getattr(each, side) for each in into.waiting]) for side in ("left", "right"))
-        into.waiting = []
+        into.waiting, into.held = [], 0
         if left.is_floating_point():
             self._square(into.left, left)
         else:
