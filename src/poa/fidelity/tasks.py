@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -84,6 +84,11 @@ class DigitsTask:
         _check(self)
 
     @property
+    def corpus(self) -> Corpus:
+        """What is trained on."""
+        return self._split[0]
+
+    @property
     def queries(self) -> Corpus:
         return self._split[1]
 
@@ -97,7 +102,8 @@ class DigitsTask:
         return None
 
     def run(self, seed: int) -> ClassifierRun:
-        return self.trained(self._split[0], seed)
+        told = ((each.name, getattr(self, each.name)) for each in fields(self) if each.name != "removed")
+        return _digits_run(tuple(told), seed)
 
     def trained(self, corpus: Corpus, seed: int, out: Path | None = None) -> ClassifierRun:
         """The recipe on any images; nothing is kept on disk."""
@@ -106,6 +112,13 @@ class DigitsTask:
         return train_classifier(
             corpus, self.hidden, steps=self.steps, batch=self.batch, lr=self.rate, seed=seed, **told
         )
+
+
+@lru_cache(maxsize=16)
+def _digits_run(task: tuple[tuple[str, Any], ...], seed: int) -> ClassifierRun:
+    """Trained once a process: every job of a sweep asks for the same runs."""
+    made = DigitsTask(**dict(task))
+    return made.trained(made.corpus, seed)
 
 
 @dataclass(frozen=True)
