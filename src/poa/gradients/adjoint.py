@@ -24,7 +24,7 @@ from poa.progress import track
 
 if TYPE_CHECKING:
     from poa.protocols import Moments, Optimizer, TrainingRun
-    from poa.records import Corpus
+    from poa.records import Record
 
 Matrix64 = npt.NDArray[np.float64]
 # A tape of more bytes than this is refused: weights and moments of every step are kept.
@@ -60,12 +60,20 @@ class Tape:
             for name, value in self.at.parameters(kept.weights).items():
                 named[name].copy_(value)
 
-    def gradients(self, corpus: Corpus, side: str) -> Tensor:
-        """[n, p] float64 rows at the weights that are set, of all records at once, as training took them."""
-        if not len(corpus):
-            return torch.zeros(0, len(self.at.at), dtype=torch.float64)
+    def taken(self, kept: Kept) -> list[Record]:
+        """The records of a step."""
+        return [self.run.corpus[int(place)] for place in kept.records]
+
+    def trained_on(self, kept: Kept) -> Tensor:
+        """[n, p] float64 gradients of -loss of a step's records, as one batch, at the weights that are set."""
         with capturing(self.run.task, self.model) as capture:
-            return capture.factors(corpus, side).rows().double()
+            return capture.factors(self.taken(kept), "train").rows().double()
+
+    def asked(self, queries: Sequence[Record]) -> Tensor:
+        """[q, p] float64 gradients of the measurements, one query at a time: no query depends on the others."""
+        with capturing(self.run.task, self.model) as capture:
+            rows = [capture.factors([query], "query").rows()[0].double() for query in queries]
+        return torch.stack(rows) if rows else torch.zeros(0, len(self.at.at), dtype=torch.float64)
 
 
 def recorded(run: TrainingRun) -> Tape:
@@ -122,7 +130,7 @@ def walked_back(tape: Tape, asked: Matrix64) -> Matrix64:
     for number in track(numbers, "walk back", len(numbers)):
         kept = tape.steps[number]
         tape.set(kept)
-        rows = tape.gradients(tape.run.corpus.take(kept.records.tolist()), "train")  # of -loss
+        rows = tape.trained_on(kept)
         total = -(torch.from_numpy(kept.factors).double() @ rows) / kept.denominator
         signals = back.signals(kept, number, adjoint, total)
         for row, signal in zip(out, signals, strict=True):
@@ -187,7 +195,7 @@ def hessian_products(tape: Tape, kept: Kept, rows: Tensor) -> Tensor:
 
     task, named = tape.run.task, dict(tape.model.named_parameters())
     parameters = [named[name] for name in tape.at.names]
-    batch = task.batch([tape.run.corpus[int(i)] for i in kept.records], whole=False)
+    batch = task.batch(tape.taken(kept), whole=False)
     # Fused attention has no second derivative.
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         losses = task.loss(tape.model, batch)

@@ -59,8 +59,8 @@ class ReplayedIndex(Pretrained):
         out = np.zeros((len(queries), len(self.run.corpus)))
         for kept in self.tape.steps:
             self.tape.set(kept)
-            rows = self.tape.gradients(self.run.corpus.take(kept.records.tolist()), "train")
-            asked = self.tape.gradients(queries, "query")
+            rows = self.tape.trained_on(kept)
+            asked = self.tape.asked(queries)
             for row, query in zip(out, asked, strict=True):
                 np.add.at(row, kept.records, (rows @ query * (kept.rate / kept.denominator)).numpy())
         return out
