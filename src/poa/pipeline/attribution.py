@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import lru_cache, reduce
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from poa.digests import plain_digest
+from poa.digests import file_digest, plain_digest
 from poa.files import cache_home
 from poa.protocols import TrainingRun
 from poa.records import Corpus
 from poa.scores import Scores
+
+# Parts of the package that scores come from.
+SCORING = ("gradients", "methods", "spans", "factory")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,5 +57,19 @@ def attribute(name: str, method: Any, run: TrainingRun, parts: Sequence[Corpus])
 
 def _path(method: Any, run: TrainingRun, parts: Sequence[Corpus]) -> Path:
     asked = [part.digest for part in parts]
-    key = plain_digest(["scores/3", type(method).__module__, repr(method), run.digest, asked])
-    return cache_home() / "scores" / f"{key[:32]}.safetensors"
+    said = [type(method).__module__, code_digest(type(method)), repr(method), run.digest, asked]
+    return cache_home() / "scores" / f"{plain_digest(['scores/4', *said])[:32]}.safetensors"
+
+
+@lru_cache
+def code_digest(method: type) -> str:
+    """Of the source that makes scores: the module of the method and what poa's own methods are made of.
+
+    A method that computes something else under the same name and options must not be answered from what is kept.
+    """
+    home = Path(__file__).resolve().parents[1]
+    files = [path for part in SCORING for path in sorted((home / part).rglob("*.py"))]
+    named = [(path.relative_to(home).as_posix(), file_digest(path)) for path in files]
+    own = getattr(sys.modules.get(method.__module__), "__file__", None)
+    # What was typed into a session has no file: nothing of it is found again.
+    return plain_digest([named, uuid4().hex if own is None else file_digest(Path(own))])
