@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,10 +20,14 @@ from poa.factory.descent import Descent
 from poa.factory.digits import digits
 from poa.factory.finetune import finetune
 from poa.factory.recipe import LoRARecipe
+from poa.factory.stacked import train_stack
+from poa.factory.workers import one_thread
 
 # Records, queries and subset models of the digits network.
 TRAIN, QUERIES, MODELS = 1200, 100, 128
 LORA_MODELS = 16
+# torch's operators that multiply matrices.
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
 
 
 def run(rounds: int = 5) -> Figures:
@@ -31,7 +36,9 @@ def run(rounds: int = 5) -> Figures:
     with torch's own threads. Both sides train and measure every query; what is trained is never read from a cache.
 
     lora_limit: what lora_speedup would be if the engine did nothing but the matrix products of its trainings, at the
-    rate that products of that shape reach here on all cores together.
+    rate that products of that shape reach here on all cores together. lora_products_share: what part of a stack's
+    processor time its matrix products take, on one thread; the rest reads and writes activations (norms, rotations,
+    softmax, gates), which stacking models makes no fewer.
     """
     figures: dict[str, float] = {}
     ranges: dict[str, tuple[float, float]] = {}
@@ -42,6 +49,7 @@ def run(rounds: int = 5) -> Figures:
         figures[f"{name}_speedup"] = ratio.median * count
         ranges[f"{name}_speedup"] = (ratio.low * count, ratio.high * count)
     figures["lora_limit"] = _limit(trained, queries, lora[0])
+    figures["lora_products_share"] = _products_share(trained)
     return Figures(figures, ranges)
 
 
@@ -122,6 +130,18 @@ def _limit(trained: Any, queries: Any, alone: Callable[[], Any]) -> float:
     products = tokens * (4 * (body + width * vocabulary) + 6 * factors) + asked * 2 * (body + factors)
     seconds = products / (_rate(width, inner) * (os.cpu_count() or 1))
     return median(wall(alone) for _ in range(3)) / seconds
+
+
+def _products_share(trained: Any) -> float:
+    """Of one epoch of a stack, by torch's profiler."""
+    from torch.profiler import ProfilerActivity, profile
+
+    corpus, recipe = trained.corpus, replace(trained.recipe, epochs=1)
+    weights = torch.from_numpy(_masks(LORA_MODELS, len(corpus))).float()
+    with one_thread(), profile(activities=[ProfilerActivity.CPU]) as seen:
+        train_stack(corpus, recipe, trained.parent, weights)
+    spent = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
+    return sum(spent.get(name, 0.0) for name in PRODUCTS) / sum(spent.values())
 
 
 def _rate(width: int, inner: int) -> float:
