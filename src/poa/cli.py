@@ -24,7 +24,10 @@ COMMANDS = {
     "bench": "run one benchmark; the last line of its output is JSON",
     "version": "print the versions that results depend on",
 }
-USER_ERROR, INTERRUPTED = 2, 130
+# 128 + SIGINT and 128 + SIGPIPE, as a shell reports a program that a signal ended.
+USER_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+# Commands whose lines are not what they are called for: without a reader something is left undone.
+WORKING = ("run", "bench")
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,10 +72,12 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `poa` with `argv` (default: the process's arguments) and return its exit code.
 
-    0 done, 1 a check failed (or the code that a subcommand documents), 2 a wrong input, 130 interrupted.
+    0 done, 1 a check failed (or the code that a subcommand documents), 2 a wrong input, 130 interrupted, 141 work was cut
+    short because nobody read on.
     """
+    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+        return _dispatch(arguments)
     except PoaError as error:
         print(f"poa: error: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
@@ -82,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader (`| head`) has gone; without this the interpreter complains once more while it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return BROKEN_PIPE if arguments[0] in WORKING else 0
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else 0
 

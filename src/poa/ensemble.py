@@ -34,9 +34,15 @@ class Ensemble:
         """Of all members' runs, in order."""
         return plain_digest([member.run_digest for member in self.members])
 
-    def attribute(self, queries: Corpus) -> Scores:
-        """Mean scores. Raises `Mismatch` where members differ in training records or unit."""
+    def attribute(self, queries: Corpus, by: str | None = None) -> Scores:
+        """Mean scores, of single records or of the groups `by` ("contributor", ...).
+
+        Standard errors of groups are those of the members' sums. `Scores.by` cannot know them: the records of a group
+        move together from one member to the next, and it adds their errors as if they did not. Raises `Mismatch`
+        where members differ in training records or unit.
+        """
         found = [member.attribute(queries) for member in self.members]
+        found = found if by is None else [scores.by(by) for scores in found]
         meta = {"run": self.run_digest, "members": [dict(scores.meta) for scores in found]}
         return replace(pooled(found), meta=meta)
 
@@ -46,8 +52,12 @@ def pooled(found: Sequence[Scores]) -> Scores:
 
     Raises `Mismatch` where tables differ in training records or unit.
     """
+    if not found:
+        raise PoaError("there are no scores to take the mean of")
     first = found[0]
     for other in found[1:]:
+        if other.query_ids != first.query_ids:
+            raise Mismatch("the members of an ensemble must score the same queries in the same order")
         if other.train_ids != first.train_ids:
             raise Mismatch("the members of an ensemble must score the same training records in the same order")
         if other.unit != first.unit:

@@ -54,6 +54,8 @@ class Scores:
             raise PoaError(f"scores have shape {self.values.shape}, ids say {shape} (query, train)")
         if self.stderr is not None and self.stderr.shape != shape:
             raise PoaError(f"standard errors have shape {self.stderr.shape}, scores {shape}")
+        if self.stderr is not None and not bool((np.isfinite(self.stderr) & (self.stderr >= 0)).all()):
+            raise PoaError("standard errors must be finite and 0 or more")
         if not bool(np.isfinite(self.values).all()):
             bad = np.argwhere(~np.isfinite(self.values))[0]
             raise PoaError(
@@ -70,6 +72,8 @@ class Scores:
 
     def __getitem__(self, query: int | str) -> Array:
         """All scores of one query, by position or id."""
+        if isinstance(query, str) and query not in self.query_ids:
+            raise PoaError(f"there are no scores of query {query!r}")
         return self.values[self.query_ids.index(query) if isinstance(query, str) else query]
 
     def top(self, k: int = 10, *, opponents: bool = False) -> list[list[Hit]]:
@@ -83,7 +87,10 @@ class Scores:
         ]
 
     def by(self, group: str) -> Scores:
-        """Signed sums per label of `group` ("contributor", "datanet", "cluster"), labels sorted. Nothing is clipped."""
+        """Signed sums per label of `group` ("contributor", "datanet", "cluster"), labels sorted. Nothing is clipped.
+
+        Standard errors add up as if records were independent; those of an ensemble are not, see `Ensemble.attribute`.
+        """
         if group not in self.groups:
             raise PoaError(f"no group {group!r}; these scores know {sorted(self.groups)}")
         labels = self.groups[group]
@@ -95,7 +102,6 @@ class Scores:
             for other, values in self.groups.items()
             if other != group and all(len(set(np.asarray(values)[codes == c])) == 1 for c in range(len(names)))
         }
-        # Record errors are treated as independent inside a group; a method that knows better stores its own.
         errors = None
         if self.stderr is not None:
             errors = np.zeros_like(sums)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,7 +20,7 @@ Statistic: TypeAlias = Callable[[_Real, _Real], float]
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with a percentile interval at `level` from `resamples` bootstrap draws."""
+    """A value with a percentile interval at `level` from `resamples` bootstrap draws, which it always holds."""
 
     value: float
     low: float
@@ -67,6 +67,21 @@ def paired_spearman(
     ours, theirs = (_spearman_draws(predicted, truth, resamples, seed) for predicted in (first, second))
     value = mean_spearman(first, truth) - mean_spearman(second, truth)
     return _interval(value, (ours - theirs).tolist(), level)
+
+
+def across_runs(interval: Interval, values: Sequence[float]) -> Interval:
+    """`interval` of a mean over runs, at least as wide as Student's t interval of `values`, one of each run.
+
+    Runs (seeds) are too few to be drawn anew. One run says nothing about others: the interval stays as it is.
+    """
+    if len(values) < 2:
+        return interval
+    from scipy.stats import t
+
+    quantile = float(t.ppf((1 + interval.level) / 2, len(values) - 1))
+    half = quantile * float(np.std(values, ddof=1)) / len(values) ** 0.5
+    low, high = min(interval.low, interval.value - half), max(interval.high, interval.value + half)
+    return replace(interval, low=max(-1.0, low), high=min(1.0, high))
 
 
 def _spearman_draws(predicted: _Real, truth: _Real, resamples: int, seed: int) -> npt.NDArray[np.float64]:
@@ -119,7 +134,8 @@ def _picks(shape: tuple[int, ...], resamples: int, seed: int) -> Iterator[tuple[
 def _interval(value: float, draws: list[float], level: float) -> Interval:
     tail = (1 - level) / 2
     low, high = np.quantile(np.asarray(draws), [tail, 1 - tail])
-    return Interval(value, float(low), float(high), level, len(draws))
+    # Columns drawn twice tie, which pulls rank correlations down: near 1 all draws may lie below the value itself.
+    return Interval(value, min(value, float(low)), max(value, float(high)), level, len(draws))
 
 
 def _check(arrays: tuple[_Real, ...], resamples: int, level: float) -> None:

@@ -87,7 +87,9 @@ def _exact(rows: Rows, short: str) -> dict[str, Any]:
     for percent, cell in rows[found]["lds"].items():
         best = _best("", _only(rows, single), lambda row, at=percent: row["lds"].get(at, {}).get("own_run")).get("")
         if best:
-            divided = {name: best[name] / cell["own_run"]["value"] for name in ("value", "low", "high")}
+            # As if both errors went against each other: wider than the ratio's own interval.
+            whole = cell["own_run"]
+            divided = {at: best[at] / whole[by] for at, by in (("value", "value"), ("low", "high"), ("high", "low"))}
             # At 5 % the derivative is nearly exact: the strictest of these, and the one without a suffix.
             suffix = "" if percent == "5" else f"_{percent}"
             out[f"best_over_magic_{short}{suffix}"] = divided | {"method": best["method"]}

@@ -15,7 +15,7 @@ from poa.digests import plain_digest
 from poa.ensemble import pooled
 from poa.errors import PoaError, Unsupported
 from poa.factory.workers import one_thread
-from poa.fidelity.quantities import quantities
+from poa.fidelity.quantities import OWN, quantities
 from poa.fidelity.rows import ROWS, Row, write_rows
 from poa.fidelity.tasks import HELD_OUT, FidelityTask, Run
 from poa.fidelity.truth import TaskTruth
@@ -72,7 +72,14 @@ def _job(config: dict[str, Any], out: Path) -> dict[str, Any]:
     logger.table("rows", rows)
     logger.artifact(f"{task.name}-{choice}-{seed}", "scores", [out / name for name in (SCORES, POOLED, TRUTH, ROWS)])
     logger.finish()
+    if "refused" not in told:
+        found = ", ".join(f"{row['value']:.2f} at {row['removed']} %" for row in rows if _own_lds(row))
+        print(f"{task.name}, {told['label']}, seed {seed}: LDS {found}; {out}", flush=True)
     return told
+
+
+def _own_lds(row: Row) -> bool:
+    return (row["quantity"], row["scope"]) == ("lds", OWN)
 
 
 def label(choice: str, method: Any) -> str:

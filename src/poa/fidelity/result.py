@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from poa.errors import PoaError
-from poa.evaluation.bootstrap import Interval, paired_spearman, two_way_spearman
+from poa.errors import Corrupt, PoaError
+from poa.evaluation.bootstrap import Interval, across_runs, paired_spearman, two_way_spearman
 from poa.evaluation.correlation import mean_spearman
 from poa.evaluation.shapley import payout_error, shares
 from poa.evaluation.subsets import SubsetTruth
@@ -47,8 +47,14 @@ class Job:
     summary: Mapping[str, Any]
 
     def scores(self, name: str) -> Scores | None:
+        """Raises `Corrupt` where these are not the scores that the job's summary tells the digest of."""
         path = self.folder / name
-        return Scores.load(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        found, promised = Scores.load(path), self.summary.get("digests", {}).get("scores")
+        if name == SCORES and promised not in (None, found.digest):
+            raise Corrupt(f"{path} holds other scores than the job made: run it again")
+        return found
 
     def config(self) -> Mapping[str, Any]:
         """What the job was told; `PoaError` where that is gone or no mapping."""
@@ -63,7 +69,14 @@ class Job:
 
 
 def jobs(folders: Iterable[Path]) -> list[Job]:
-    """Finished jobs below `folders`, of a repeated (task, label, seed) the newest; `PoaError` where there is none."""
+    """Finished jobs below `folders`, of a repeated (task, label, seed) the newest; `PoaError` where there is none.
+
+    Raises `PoaError` for a folder without any `summary.json`: mistyped, it would silently be left out.
+    """
+    folders = list(folders)
+    for folder in folders:
+        if not any(folder.rglob("summary.json")):
+            raise PoaError(f"{folder} holds no finished job of experiment=fidelity")
     found = _summaries(folders, JOB, ("task", "label", "seed"))
     if not found:
         raise PoaError("there is no finished job of experiment=fidelity in these folders")
@@ -78,7 +91,11 @@ def _summaries(folders: Iterable[Path], kind: str, keys: tuple[str, ...]) -> lis
             summary = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise PoaError(f"{path} is not readable: {error}") from error
+        if not isinstance(summary, dict):
+            raise PoaError(f"{path} is no summary of a job")
         if summary.get("kind") == kind:
+            if missing := [key for key in keys if key not in summary]:
+                raise PoaError(f"{path} does not say its {missing[0]}")
             found[tuple(summary[key] for key in keys)] = Job(path.parent, summary)
     return [found[key] for key in sorted(found)]
 
@@ -257,6 +274,9 @@ def _beside(
         found = {seed: truths[seed].subsets[percent] for seed in theirs}
         mine, other = (np.concatenate([found[seed].predicted(side[seed]) for seed in found]) for side in (ours, theirs))
         ahead = paired_spearman(mine, other, np.concatenate([found[seed].mean for seed in found]))
+        ahead = across_runs(
+            ahead, [of.correlation(ours[seed]) - of.correlation(theirs[seed]) for seed, of in found.items()]
+        )
         cells[percent] = {"own_run": plain(_own_lds(percent, theirs, truths)), "ahead": plain(ahead)}
     return cells
 
@@ -282,9 +302,10 @@ def _each_seed(percent: str, pooled: Scores, truths: Mapping[int, TaskTruth]) ->
 
 
 def _lds(pairs: Sequence[tuple[SubsetTruth, Scores]]) -> Interval:
-    """Mean over truths, over the queries of all of them at once."""
+    """Mean over truths, over the queries of all of them at once, at least as uncertain as the truths differ."""
     predicted = np.concatenate([truth.predicted(scores) for truth, scores in pairs])
-    return two_way_spearman(predicted, np.concatenate([truth.mean for truth, _ in pairs]))
+    found = two_way_spearman(predicted, np.concatenate([truth.mean for truth, _ in pairs]))
+    return across_runs(found, [truth.correlation(scores) for truth, scores in pairs])
 
 
 def _contributors(

@@ -65,6 +65,7 @@ class UnrolledIndex(Pretrained):
         steps = HalfSteps.of(program, given.weights, asked, self.seed) if self.smooth > 0 else None
         if steps is not None:
             meta["metasmoothness"] = steps.smoothness
+            meta["metasmoothness_by_query"] = steps.of_queries.tolist()
             _require_smooth(steps, self.smooth)
         if self.probes is not None and self.probes < len(queries):
             found = probed(program, given.weights, asked, self.probes, self.stack)
@@ -144,9 +145,19 @@ class HalfSteps:
         Signs are weighted by the size of the first change (the empirical metasmoothness of Engstrom et al. 2025, arXiv
         2503.13751, with queries as coordinates).
         """
+        agreed, size = self._agreement
+        return float(agreed.sum() / size.sum()) if size.sum() > 0 else 0.0
+
+    @property
+    def of_queries(self) -> Matrix64:
+        """[Q] the same of each query. The training is what is judged, over all queries asked: one may be rougher."""
+        agreed, size = self._agreement
+        return agreed / np.where(size > 0, size, 1.0)
+
+    @property
+    def _agreement(self) -> tuple[Matrix64, Matrix64]:
         first, second = self.half - self.full, self.whole - self.half
-        size = np.abs(first).sum()
-        return float((np.abs(first) * np.sign(first) * np.sign(second)).sum() / size) if size > 0 else 0.0
+        return (np.abs(first) * np.sign(first) * np.sign(second)).sum(0), np.abs(first).sum(0)
 
     def unforetold(self, slopes: Matrix64) -> float:
         """How far the first half steps are from what `slopes` [Q, N] foretell, relative to their size; 1 = as if the

@@ -41,13 +41,21 @@ class MAGIC:
     )
 
     def __post_init__(self) -> None:
-        if self.stack is not None and self.stack < 1:
-            raise PoaError(f"magic.stack is {self.stack}, must be 1 or more")
-        if self.probes is not None and self.probes < 1:
-            raise PoaError(f"magic.probes is {self.probes}, must be 1 or more (or none, for exact scores)")
-        if not 0 <= self.smooth <= 1:
-            raise PoaError(f"magic.smooth is {self.smooth}, must lie between 0 and 1")
+        if self.stack is not None and not _whole(self.stack, 1):
+            raise PoaError(f"magic.stack is {self.stack!r}, must be 1 or more")
+        if self.probes is not None and not _whole(self.probes, 1):
+            raise PoaError(f"magic.probes is {self.probes!r}, must be 1 or more (or none, for exact scores)")
+        smooth: object = self.smooth  # options come from files and command lines as well
+        if not isinstance(smooth, int | float) or not 0 <= smooth <= 1:
+            raise PoaError(f"magic.smooth is {self.smooth!r}, must lie between 0 and 1")
+        if not _whole(self.seed, 0):
+            raise PoaError(f"magic.seed is {self.seed!r}, must be an integer of 0 or more")
 
     def fit(self, run: TrainingRun) -> UnrolledIndex:
         programmed(run)
         return UnrolledIndex(run, repr(self), self.stack, self.smooth, self.seed, self.probes)
+
+
+def _whole(given: object, least: int) -> bool:
+    """Whether an option is an integer of at least `least`."""
+    return isinstance(given, int) and not isinstance(given, bool) and given >= least

@@ -24,7 +24,10 @@ def made(config: Any, where: str = "", **options: Any) -> Any:
         known = [field.name for field in fields(kind)]
         for key in told:
             if key not in known:
-                raise PoaError(f"{where} has no option {key!r}; it has {', '.join(known) or 'none'}")
+                raise PoaError(
+                    f"{where} has no option {key!r}; it has {', '.join(known) or 'none'} (where an experiment sets it: "
+                    f"~{where}.{key})"
+                )
         check_types(kind, told, where)
     try:
         return instantiate(config, **options)
