@@ -72,8 +72,8 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `poa` with `argv` (default: the process's arguments) and return its exit code.
 
-    0 done, 1 a check failed (or the code that a subcommand documents), 2 a wrong input, 130 interrupted, 141 work was cut
-    short because nobody read on.
+    0 done, 1 a check failed (or the code that a subcommand documents), 2 a wrong input, 130 interrupted, 141 work was
+    cut short because nobody read on.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:

@@ -187,3 +187,14 @@ def test_the_same_scores_make_the_same_file(tmp_path: Path) -> None:
     for i in range(12):
         scores.save(tmp_path / f"{i}")
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -1.0, np.inf])
+def test_standard_errors_that_mean_nothing_are_refused(wrong: float) -> None:
+    with pytest.raises(PoaError, match="standard errors must be finite and 0 or more"):
+        make(np.ones((1, 2)), np.array([[0.1, wrong]]))
+
+
+def test_an_unknown_query_is_named() -> None:
+    with pytest.raises(PoaError, match="no scores of query 'zz'"):
+        make(np.ones((1, 2)))["zz"]

@@ -21,13 +21,13 @@ KNOWN = ("auto", "explicit", "cg", "block_cg", "lissa", "arnoldi", "nystrom")
 class ExactInfluence:
     """score(q, i) = grad m_q^T (H + lambda)^-1 (-grad loss_i) / N, H the curvature of the mean loss over all records.
 
-    curvature: "gauss-newton" (default; the Hessian without its indefinite part) or "fisher" (the empirical one). lambda
-    = `damping` x trace(H) / N, None = chosen from the spectrum. The solve is for the queries: nothing
-    is inverted for records that nobody asks about. solver: "explicit" (p^2 numbers), "cg", "block_cg" (all queries in
-    one Krylov space: fewest passes, last digits depend on the queries beside), "lissa", "arnoldi" and "nystrom" (of
-    rank `rank`; their residual says what they leave out), "auto" = explicit where the matrix is small enough, else cg.
-    `tolerance`: relative residual at which cg, block_cg and lissa stop; one that is not reached is refused. Residual
-    of every query, lambda and products travel with the scores.
+    curvature: "gauss-newton" (default; the Hessian without its indefinite part) or "fisher" (the empirical one).
+    lambda = `damping` x trace(H) / N, the trace estimated from one drawn label a record; None = chosen from the
+    spectrum. The solve is for the queries: nothing is inverted for records that nobody asks about. solver: "explicit"
+    (p^2 numbers), "cg", "block_cg" (all queries in one Krylov space: fewest passes, last digits depend on the queries
+    beside), "lissa", "arnoldi" and "nystrom" (of rank `rank`; their residual says what they leave out), "auto" =
+    explicit where the matrix is small enough, else cg. `tolerance`: relative residual at which cg, block_cg and lissa
+    stop; one that is not reached is refused. Residual of every query, lambda and products travel with the scores.
     """
 
     solver: str = "auto"

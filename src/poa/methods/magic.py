@@ -45,8 +45,7 @@ class MAGIC:
             raise PoaError(f"magic.stack is {self.stack!r}, must be 1 or more")
         if self.probes is not None and not _whole(self.probes, 1):
             raise PoaError(f"magic.probes is {self.probes!r}, must be 1 or more (or none, for exact scores)")
-        smooth: object = self.smooth  # options come from files and command lines as well
-        if not isinstance(smooth, int | float) or not 0 <= smooth <= 1:
+        if not _share(self.smooth):
             raise PoaError(f"magic.smooth is {self.smooth!r}, must lie between 0 and 1")
         if not _whole(self.seed, 0):
             raise PoaError(f"magic.seed is {self.seed!r}, must be an integer of 0 or more")
@@ -59,3 +58,8 @@ class MAGIC:
 def _whole(given: object, least: int) -> bool:
     """Whether an option is an integer of at least `least`."""
     return isinstance(given, int) and not isinstance(given, bool) and given >= least
+
+
+def _share(given: object) -> bool:
+    """Whether an option is a number from 0 to 1."""
+    return isinstance(given, int | float) and 0 <= given <= 1

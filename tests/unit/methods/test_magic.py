@@ -160,3 +160,18 @@ def test_settings_are_checked() -> None:
         MAGIC(stack=0)
     with pytest.raises(PoaError, match="smooth"):
         MAGIC(smooth=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stack": 2.5}, "magic.stack is 2.5, must be 1 or more"),
+        ({"stack": True}, "magic.stack is True"),
+        ({"probes": 2.5}, "magic.probes is 2.5"),
+        ({"smooth": "x"}, "magic.smooth is 'x', must lie between 0 and 1"),
+        ({"seed": -1}, "magic.seed is -1, must be an integer of 0 or more"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(PoaError, match=message):
+        MAGIC(**options)
