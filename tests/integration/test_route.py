@@ -264,8 +264,9 @@ def test_control_c_and_the_same_command_again(
     found = json.loads((result(tmp_path / "out") / "summary.json").read_text())
     assert found["digests"] == summary["digests"]
     # 12 steps, checkpoint after 6: training again takes 6, not 12. The rest are gradients of 16 records at 2 places,
-    # where the first record is asked twice, to see that the answer is the same.
-    assert len(calls) - before == 6 + 2 * (16 + 1)
+    # where the first record is asked twice, to see that the answer is the same, and once more beside the second, to see
+    # that they do not mix.
+    assert len(calls) - before == 6 + 2 * (16 + 2)
 
 
 def test_texts_survive_the_way(texts: Path) -> None:
