@@ -15,7 +15,7 @@ import torch
 from poa.benchmarks import Figures, interleave, wall
 from poa.datanets.installed_docs import installed_docs
 from poa.factory.classifier import train_classifier
-from poa.factory.counterfactual import retrain
+from poa.factory.counterfactual import STACK, retrain
 from poa.factory.descent import Descent
 from poa.factory.digits import digits
 from poa.factory.finetune import finetune
@@ -25,15 +25,15 @@ from poa.factory.workers import one_thread
 
 # Records, queries and subset models of the digits network.
 TRAIN, QUERIES, MODELS = 1200, 100, 128
-LORA_MODELS = 16
+LORA_MODELS = STACK * (os.cpu_count() or 1)  # a stack for every core
 # torch's operators that multiply matrices.
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
 
 
 def run(rounds: int = 5) -> Figures:
     """digits_speedup: 128 retrainings of a 64-32-10 network (JAX), over as many `retrained` by torch, one by one.
-    lora_speedup: 16 retrainings of LoRA on the tiny base (torch stacks, a process per core), over `finetune`'s own loop
-    with torch's own threads. Both sides train and measure every query; what is trained is never read from a cache.
+    lora_speedup: 16 retrainings per core of LoRA on the tiny base (torch stacks, a process each), over `finetune`'s own
+    loop with torch's own threads. Both sides train and measure every query; what is trained is never read from a cache.
 
     lora_limit: what lora_speedup would be if the engine did nothing but the matrix products of its trainings, at the
     rate that products of that shape reach here on all cores together. lora_products_share: what part of a stack's
@@ -137,7 +137,7 @@ def _products_share(trained: Any) -> float:
     from torch.profiler import ProfilerActivity, profile
 
     corpus, recipe = trained.corpus, replace(trained.recipe, epochs=1)
-    weights = torch.from_numpy(_masks(LORA_MODELS, len(corpus))).float()
+    weights = torch.from_numpy(_masks(STACK, len(corpus))).float()
     with one_thread(), profile(activities=[ProfilerActivity.CPU]) as seen:
         train_stack(corpus, recipe, trained.parent, weights)
     spent = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
