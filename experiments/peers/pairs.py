@@ -13,7 +13,6 @@ import by_dattri
 import by_kronfluence
 import by_trak
 import numpy as np
-from oracle import Oracle
 from subjects import Matrix, Subject
 
 from poa.errors import PoaError
@@ -147,11 +146,6 @@ def diagonal_ours(subject: Subject) -> Matrix:
         fisher = (right**2).mean(0)
         total = total + (left / (fisher + 0.1 * fisher.mean())) @ right.T
     return total / len(right)
-
-
-def written_out(compute: Callable[[Oracle], Matrix]) -> Scored:
-    """The definition itself, in float64: where poa has no method of exactly this definition."""
-    return lambda subject: compute(Oracle(subject.run, subject.queries))
 
 
 def over_count(scored: Scored) -> Scored:
