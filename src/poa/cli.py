@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader (`| head`) has gone; without this the interpreter complains once more while it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE if arguments[0] in WORKING else 0
+        return BROKEN_PIPE if arguments and arguments[0] in WORKING else 0
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else 0
 
